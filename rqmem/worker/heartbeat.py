@@ -1,9 +1,8 @@
-"""The worker's helper thread: everything that talks to Redis while the main thread watches a horse.
+"""The heart's thread: all that talks to Redis while the worker's main thread watches a horse.
 
-Says that the worker lives, keeps RQ's heartbeats of the running job, looks for runs of dead workers, and writes what
-the worker remembers for others (`rqmem.worker.recorder`): once a second while there is something to tell.
-It has a connection of its own with a short timeout; a Redis that is away or refuses makes it skip a beat and
-ends nothing. Any other error is logged once, and spoils one step of the beat.
+It writes heartbeats of the worker and of the running job, takes over runs of dead workers, and writes the history
+(`rqmem.worker.recorder`), once a second while there is something to write. It has a connection of its own with a short
+timeout. While Redis is away or refuses, it skips beats. Any other error is logged once; the other steps go on.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ from rqmem.worker.worker_name import register_again
 from rqmem.worker.worker_setup import Setup
 
 _TICK_SECONDS = 1.0
-_SETTLE_SECONDS = 3.0  # what is being settled for a dead worker may end, when this one stops
+_SETTLE_SECONDS = 3.0  # `stop` waits this long for the process that settles jobs of dead workers
 _AGAIN_SECONDS = 2.0
 _MOST_LOGGED = 20
-_LOOKS = 3  # in a tick, at what the job uses: growth is reported within a second
+_LOOKS = 3  # per tick, at the job's usage, so that growth is reported within a second
 log = logging.getLogger("rqmem.heart")
 
 
@@ -51,9 +50,9 @@ class Heart:
     """Beats for one worker from `start` to `stop`, any number of times.
 
     Attributes:
-        recorder: what it writes. There is none before the first start.
-        beating: between `start` and `stop`.
-        epoch: of the data that Redis has now (`rqmem.store.keys.EPOCH`).
+        recorder: has the history to write. Not set before the first `start`.
+        beating: True between `start` and `stop`.
+        epoch: epoch of the data in Redis (`rqmem.store.keys.EPOCH`); it changes when Redis has lost its data.
     """
 
     recorder: Recorder
@@ -68,13 +67,13 @@ class Heart:
         self._oom_kills = oom_kills
         self._stopped = threading.Event()
         self._stopped.set()
-        # Not a `SimpleQueue`: its `get` with a timeout may wait for ever, if an item was there without a wait before.
-        self._errands: deque[Callable[[Redis], object]] = deque()  # the thread alone takes from it
-        self._nothing_new = threading.Lock()  # held until there are errands, or the end
+        # Not a `SimpleQueue`: its `get` with a timeout can block for ever after a `get` that did not have to wait.
+        self._errands: deque[Callable[[Redis], object]] = deque()  # only the thread takes from it
+        self._nothing_new = threading.Lock()  # released when there is an errand, or at the end
         self._nothing_new.acquire()
         self._running: tuple[Job, Execution] | None = None
         self._maintained_at = 0.0
-        self._parents: set[str] = set()  # of jobs that ran here, whose RQ meta does not say so yet
+        self._parents: set[str] = set()  # ids of parents whose RQ meta is to be updated: a child ran here
         self._state: State | None = None
         self._changed_at = float("-inf")
         self._logged: set[str] = set()
@@ -82,9 +81,9 @@ class Heart:
         self.epoch = ""
 
     def start(self, recorder: Recorder) -> None:
-        """Beat once at once, so that no run is claimed by a worker that seems dead; then in the thread.
+        """Write the first heartbeat now, so that this worker does not seem dead, then start the thread.
 
-        What dead workers left comes before what is queued.
+        Runs of dead workers are taken over before the first job is taken. Raises redis-py's errors.
         """
         self.recorder = recorder
         self._state = None
@@ -101,7 +100,7 @@ class Heart:
 
     @contextlib.contextmanager
     def beats_meanwhile(self, new_recorder: Callable[[], Recorder]) -> Iterator[None]:
-        """For one job outside of `work`, where nobody has started it."""
+        """Beat during the block, for a job outside of `work`, where `start` was not called."""
         if self.beating:
             yield
             return
@@ -121,12 +120,12 @@ class Heart:
         return self._recovery.put_back if self.beating else 0
 
     def waits_for_lost(self) -> bool:
-        """Look again whether anything of dead workers is due to come back to the worker's queues."""
+        """Look now whether jobs of dead workers will come back to the worker's queues. In the main thread."""
         self._do(self._look_for_lost)
         return self._recovery.due_back > 0 or self.away
 
     def stop(self) -> None:
-        """Stop beating, and tell others that the worker has ended. A Redis that is away is no reason to fail."""
+        """Stop beating, and write to Redis that the worker has ended. An error of Redis is logged only."""
         if not self.beating:
             return
         self._recovery.close(min(self._seconds, _SETTLE_SECONDS))
@@ -146,18 +145,18 @@ class Heart:
             self._recovery.taken_here = job_id
 
     def running(self, job: Job, execution: Execution) -> None:
-        """From now on that job's heartbeats are kept too, for the first time when it has run for a second."""
+        """Also write this job's heartbeats from now on; the first one when it has run for a second."""
         self._maintained_at = time.monotonic() + _TICK_SECONDS - self._worker.job_monitoring_interval
         self._running = (job, execution)
         self.note_ran(job.id)
 
     def note_ran(self, job_id: str) -> None:
-        """That job has run here, or runs: if it is a child, RQ's meta of its parent is soon brought up to date."""
+        """This job runs, or has run. If it is a child, RQ's meta of its parent is updated soon."""
         if (child := child_ids.parent_of(job_id)) is not None:
             self._parents.add(child[0])
 
     def is_due(self, timeout: int | None) -> bool:
-        """Whether RQ's heartbeat is to be written: one a second is enough while this beats, of each time to live."""
+        """Whether to write RQ's heartbeat. While this beats, one a second is enough, unless ``timeout`` changes."""
         at, before = self._wrote
         if self.beating and before == timeout and time.monotonic() - at < _TICK_SECONDS:
             return False
@@ -165,23 +164,23 @@ class Heart:
         return True
 
     def forget_written(self) -> None:
-        """The next of RQ's heartbeats is due: a horse may have given the worker's record a shorter time to live."""
+        """Make RQ's next heartbeat due: a horse may have shortened the time to live of the worker's record."""
         self._wrote = (float("-inf"), None)
 
     def idle(self) -> None:
         self._running = None
 
     def soon(self, errand: Callable[[Redis], object]) -> None:
-        """Have ``errand`` done at once, in the thread that may wait for Redis; it must bear being repeated.
+        """Call ``errand`` with the connection at once, in the heart's thread. It must be safe to repeat.
 
-        While Redis is away, it waits for the next beat. Signal handlers may call this.
+        While Redis is away it is tried again at each beat. Signal handlers may call this.
         """
         self._errands.append(errand)
         self._ring()
 
     def _ring(self) -> None:
-        """Wake whoever waits for errands, or will."""
-        with contextlib.suppress(RuntimeError):  # somebody has rung already
+        """Wake the thread, or keep it from its next sleep."""
+        with contextlib.suppress(RuntimeError):  # released already
             self._nothing_new.release()
 
     @property
@@ -191,7 +190,7 @@ class Heart:
 
     @property
     def steady(self) -> bool:
-        """Whether Redis has taken beats for so long that those of other workers are there again too."""
+        """Whether Redis is back for so long that other workers' heartbeats are there again too."""
         return not self.away and time.monotonic() - self._changed_at >= 2 * self._seconds
 
     def _beat_until_stopped(self) -> None:
@@ -224,11 +223,11 @@ class Heart:
                 return
 
     def _do(self, *steps: Callable[[], None]) -> None:
-        """One after another, up to the first for which Redis is away, or refuses."""
+        """Call these one after another. Stop at the first for which Redis is away, or refuses."""
         for step in steps:
             try:
                 step()
-            except StopRequested:  # of a signal handler, in the main thread
+            except StopRequested:  # raised by RQ's signal handler, in the main thread
                 raise
             except Exception as error:
                 if (state := unavailable(error)) is not None:
@@ -243,14 +242,14 @@ class Heart:
         self._tell(None)
 
     def _register(self) -> None:
-        """Register with RQ again where that is lost: after FLUSHALL, with an empty server, after a long absence."""
+        """Register with RQ again if Redis has lost the worker's record: after FLUSHALL, for example."""
         epoch = executions.epoch(self._connection)
         if epoch != self.epoch:
             self.epoch = epoch
             self.recorder.begin_anew()
         state = self._worker.get_state()
         if state == WorkerStatus.BUSY and self._running is None and not self.recorder.runs:
-            state = WorkerStatus.IDLE  # it waits, and its own state is to keep a request to stop from raising
+            state = WorkerStatus.IDLE  # it is idle: BUSY only keeps RQ's signal handler from raising
         if not self._stopped.is_set() and register_again(self._worker, self._connection, state):
             log.warning("worker %s: its record in Redis was gone; it has been written again", self._worker.name)
 
@@ -266,12 +265,12 @@ class Heart:
         self._tell_parents()
 
     def _tell_parents(self) -> None:
-        """RQ's meta of jobs whose children run here, or ended here since."""
+        """Update RQ's meta of parents whose children run here, or have ended here."""
         for parent_id in tuple(self._parents):
             running = self._running
             child = child_ids.parent_of(running[0].id) if running is not None else None
             told = parent_meta.refresh(self._connection, parent_id, self._worker.serializer)
-            if told and (child is None or child[0] != parent_id):  # else again in a second
+            if told and (child is None or child[0] != parent_id):  # otherwise again in a second
                 self._parents.discard(parent_id)
 
     def _run_errands(self) -> None:
@@ -280,7 +279,7 @@ class Heart:
                 self._errands[0](self._connection)
             except Exception as error:
                 if unavailable(error) is None:
-                    self._errands.popleft()  # else it would fail for ever
+                    self._errands.popleft()  # otherwise it would fail for ever
                 raise
             self._errands.popleft()
 
@@ -294,7 +293,7 @@ class Heart:
         Worker.maintain_heartbeats(existing, *running)  # type: ignore[arg-type]
 
     def _tell(self, state: State | None, reason: str = "") -> None:
-        """One line when Redis goes or begins to refuse, and one when that is over."""
+        """Log one line when Redis goes away or begins to refuse, and one when it is back."""
         before, self._state = self._state, state
         if state == before:
             return

@@ -1,6 +1,6 @@
-"""The horses of one worker: the warm one, the one that is dying, their cgroups, and the processes that jobs leave.
+"""The horses of one worker: the warm one, one that was killed, their cgroups, and the processes that jobs leave.
 
-The worker is the subreaper, so ended orphans of jobs are its children. It reaps them by pid, never with
+The worker is the subreaper, so orphans of jobs become its children. It reaps them by pid, never with
 ``waitpid(-1)``, which would take the exit status of RQ's scheduler.
 """
 
@@ -27,20 +27,20 @@ from rqmem.worker.worker_setup import Setup
 
 
 class HorsePool:
-    """Forks, ends and reaps.
+    """Forks, ends and reaps horses. In the worker's main thread, but for `leave_alone` and `forget_helper`.
 
     Args:
-        helper_pids: children of the worker that somebody else waits for, as they are now.
+        helper_pids: returns the children of the worker that other code waits for.
 
     Attributes:
-        config: the worker's settings, from `calibrate` on with the growth rate of this machine.
+        config: the worker's settings; `calibrate` adds the growth rate of this machine.
         warm: the horse that takes the next job.
-        page: shared with the horse that runs, or ran last. A fork of the worker that settles has one of its own.
+        page: shared with the current or last horse. A `WatchedFork` has a page of its own.
         forking_pid: the process that made the page and forks.
-        group: the cgroup of the horse that runs, if it has one.
-        kernel: makes those groups; None: there are none.
-        idle_bytes: what a horse uses that has done nothing.
-        known: processes below the worker that are not the running job's. The heart's thread may add to it.
+        group: the cgroup of the current horse, if it has one.
+        kernel: makes these cgroups; None: there are none.
+        idle_bytes: memory of a new horse that has run no job.
+        known: descendants of the worker that do not belong to the running job. The heart's thread may add to it.
     """
 
     def __init__(self, setup: Setup, helper_pids: Callable[[], Iterable[int]] = tuple) -> None:
@@ -55,41 +55,41 @@ class HorsePool:
         self.idle_bytes = 0
         self.known: set[int] = set()
         self._dying: tuple[WarmHorse, HorseGroup | None] | None = None
-        self._others: dict[int, int | None] = {}  # children that somebody else waits for
+        self._others: dict[int, int | None] = {}  # pid and start time of children that other code waits for
         self._births, self._last_birth = process_tree.Births(), b""
-        self._helpers: set[int] = set()  # of those, the ones that the heart's thread has begun
+        self._helpers: set[int] = set()  # those of them that the heart's thread has forked
 
     @property
     def idle_pid(self) -> int:
-        """The pid of the warm horse, between two jobs too; 0: there is none."""
+        """The pid of the warm horse, whether it runs a job or not; 0 if there is none."""
         return self.warm.pid if self.warm is not None else 0
 
     @property
     def held_bytes(self) -> int:
-        """What the warm horse holds between two jobs; without one, what a new horse will hold."""
+        """Bytes that the warm horse holds between two jobs; without a warm horse, those of a new one."""
         return self.idle_bytes + (self.warm.state.kept_bytes if self.warm is not None else 0)
 
     def outside_bytes(self) -> int:
         return self.group.outside_bytes() if self.group is not None else 0
 
     def calibrate(self, idle_bytes: int, fastest_growth: Callable[[], float]) -> None:
-        """At the worker's start. The growth rate, in bytes per second, is measured unless the settings name one."""
+        """Called at the start. ``fastest_growth`` (bytes per second) is used if the settings name no growth rate."""
         self.idle_bytes = idle_bytes
         if self.config.growth_mb_per_second is None:
             self.config = replace(self.config, growth_mb_per_second=fastest_growth() / MB)
 
     def note_others(self) -> None:
-        """The children of this process that are there before the first horse."""
+        """Note the children that this process has before its first horse, so that they are not reaped."""
         self._others = {pid: procfs.read_start_time(pid) for pid in procfs.read_children(os.getpid())}
 
     def note_known(self) -> None:
-        """What lives below the worker now is not the next job's."""
+        """Note the descendants that the worker has now: they do not belong to the next job."""
         self._last_birth = self._births.last()
         self.known = set(process_tree.descendants(os.getpid())) - {self.idle_pid}
-        self.known |= self._helpers  # one may have been begun meanwhile
+        self.known |= self._helpers  # one may have been forked meanwhile
 
     def leave_alone(self, pid: int) -> None:
-        """A child that the heart's thread has begun, maybe while a job runs: it is of no job's tree."""
+        """Do not count or kill this child of the heart's thread with a job, even if it was forked while one runs."""
         self._others[pid] = procfs.read_start_time(pid)
         self._helpers.add(pid)
         self.known.add(pid)
@@ -104,7 +104,7 @@ class HorsePool:
         return self.warm
 
     def prepare_fork(self) -> None:
-        """Before somebody else forks a horse for one job."""
+        """Called before RQ's code forks a horse for one job."""
         self.new_page()
         self.page.fresh = True
         self.page.advance(Event.TAKEN)
@@ -112,12 +112,12 @@ class HorsePool:
         self.note_known()
 
     def new_page(self, ceiling_bytes: int | None = None) -> None:
-        """The page of a process that this one is about to fork."""
+        """Make the page of a process that this one is about to fork."""
         self.forking_pid = os.getpid()
         self.page = SharedPage.new(self._setup.limit_bytes if ceiling_bytes is None else ceiling_bytes)
 
     def end_warm(self, *, broken: bool = False) -> None:
-        """Have the warm horse call its last hooks and leave."""
+        """Let the warm horse call its last hooks, end it and reap it."""
         warm, self.warm = self.warm, None
         if warm is not None:
             warm.unwatch()
@@ -127,7 +127,7 @@ class HorsePool:
             self.retire_group(broken=broken)
 
     def _watch_ending_hooks(self, warm: WarmHorse) -> None:
-        """Wait for the hooks that a horse calls before it ends, within its last job's ceiling."""
+        """Wait for the hooks that a horse calls before it ends. Its last job's ceiling and a time limit apply."""
         warm.channel.close()
         name, page = self._setup.name, warm.page
         known = set(process_tree.descendants(os.getpid())) - {warm.pid}
@@ -150,17 +150,17 @@ class HorsePool:
             events.emit(events.HookFailed(hook=page.operation or "horse_ending hook", error=error, **about))
 
     def kill_warm(self) -> None:
-        """End a horse that has reported and may not live. `bury` waits for its end, before the next job."""
+        """Send SIGKILL to a horse that has reported and must not run another job. `bury` waits for its end."""
         self.bury()
         warm, self.warm = self.warm, None
         if warm is not None:
-            warm.unwatch()  # else the next horse has copies of what its watcher holds open
+            warm.unwatch()  # otherwise the next horse inherits the watcher's open files
             process_tree.send([warm.pid], signal.SIGKILL)
             self._dying = (warm, self.group)
             self.group = None
 
     def bury(self) -> None:
-        """Wait until the last killed horse and what it started have ended, and remove what is left of them."""
+        """Wait until the killed horse and its descendants have ended, reap them, and remove their cgroup."""
         if self._dying is None:
             return
         (warm, group), self._dying = self._dying, None
@@ -171,14 +171,14 @@ class HorsePool:
             self.kernel.retire(group, keep_limit=True)
 
     def reap(self) -> None:
-        """Reap what jobs have left and what has ended. A horse is reaped by whoever ends it."""
+        """Reap ended processes that jobs have left. It reaps no horse: `WarmHorse.end` does that."""
         for pid in self._helper_pids():
             self._others[pid] = procfs.read_start_time(pid)
         horses = [each.pid for each in (self.warm, self._dying[0] if self._dying else None) if each is not None]
         process_tree.reap_zombies(os.getpid(), self._others | {pid: procfs.read_start_time(pid) for pid in horses})
 
     def left_by_job(self) -> list[int]:
-        if self._births.last() == self._last_birth:  # none has been born since the job began
+        if self._births.last() == self._last_birth:  # no process was forked since the job began
             return []
         self.reap()
         return [pid for pid in process_tree.descendants(os.getpid(), self.known) if pid != self.idle_pid]

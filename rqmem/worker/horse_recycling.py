@@ -1,4 +1,7 @@
-"""What one worker knows of its job types and its horse, to decide when the horse is replaced (`rqmem.policy`)."""
+"""Decides when a horse is replaced, by what this worker has seen of it and of its job types.
+
+The rules and their thresholds are in `rqmem.policy.recycling` and `rqmem.policy.leaks`.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +31,14 @@ class Recycling:
         self._needs = Needs()
 
     def new_horse(self) -> None:
-        """What was seen of leaks in the horse before does not count any more."""
+        """A new horse begins: forget what was seen of leaks in the last one."""
         self._leaks = self._leaks.in_new_horse()
 
     def fit(self, warm: WarmHorse, job_type: str, idle_bytes: int) -> Fit:
         return recycling.fit(warm.state, job_type, self._needs.of(job_type), idle_bytes)
 
     def crowded(self, warm: WarmHorse, job_type: str, idle_bytes: int) -> str:
-        """Why such a job had better run in a new horse; empty: it may run in this one."""
+        """The reason why such a job needs a new horse; empty if it may run in this one."""
         declared_bytes = self._needs.of(job_type).declared_bytes
         return recycling.crowded(self.fit(warm, job_type, idle_bytes), self._ceiling_of(declared_bytes))
 
@@ -46,7 +49,7 @@ class Recycling:
         return recycling.crowded(before, self._ceiling_of(page.wanted_bytes)) or "it holds more than the job's ceiling"
 
     def after_job(self, warm: WarmHorse, about: Identity, report: Report, outside_bytes: int) -> str:
-        """Why the horse is to be replaced after this job; empty: it is kept."""
+        """The reason to replace the horse after this job; empty to keep it."""
         page, name = warm.page, about.job
         first = not warm.state.has_run(name)
         reason = self._decide(warm, AfterJob(name, report.kept_bytes, report.threads, report.changed, outside_bytes))
@@ -62,7 +65,7 @@ class Recycling:
         return self._leak(page, about, report) or reason
 
     def after_lease(self, warm: WarmHorse, about: Identity, report: Report, lease: LeaseEnd, outside_bytes: int) -> str:
-        """Why the horse is to be replaced after a lease; empty: it is kept. One of its jobs is to blame, at most."""
+        """The reason to replace the horse after a lease; empty to keep it. ``about``: the last job of the lease."""
         jobs = lease.jobs + lease.handed_over
         for ran in lease.ran:
             self._leaks = leaks.ran(self._leaks, ran.job, ran.times)
@@ -76,11 +79,11 @@ class Recycling:
         return reason
 
     def not_crowded(self, warm: WarmHorse) -> list[str] | None:
-        """The job types for which others have left nothing worth mentioning; None: all."""
+        """The job types for which the other types have left next to no memory in the horse; None: all."""
         return recycling.not_crowded(warm.state, lambda job: self._ceiling_of(self._needs.of(job).declared_bytes))
 
     def _leak(self, page: SharedPage, about: Identity, report: Report) -> str:
-        """That this job's type leaks, if this run has shown it."""
+        """The reason to replace the horse if this run shows that the job type leaks; else empty."""
         name = page.job or about.job
         found, self._leaks = leaks.observe(self._leaks, name, report.left_bytes, page.ceiling_bytes)
         if found is None:
@@ -93,5 +96,5 @@ class Recycling:
         return f"{leak.job} leaks {show_leak(leak.mb_per_run)} a run"
 
     def _ceiling_of(self, declared_bytes: int) -> int:
-        """The ceiling of a job that declares this one; 0: none."""
+        """The ceiling of a job that declares ``declared_bytes``; 0: it declares none."""
         return min(self._setup.limit_bytes, declared_bytes or sys.maxsize)

@@ -1,9 +1,9 @@
-"""Leases in the worker: when its horse may take jobs by itself, and one lease from its order to its end.
+"""Leases in the worker: decides when the horse takes jobs by itself, and runs one lease from its order to its end.
 
 - `rqmem.policy.lease` decides when to lease, and how many jobs at once;
-- `rqmem.worker.horse.lease` is the other side, in the horse;
-- `rqmem.worker.lease_watch` is what the worker does meanwhile;
-- `rqmem.worker.lease_end` settles what the horse has not.
+- `rqmem.worker.horse.lease` runs the lease in the horse;
+- `rqmem.worker.lease_watch` watches it in the worker meanwhile;
+- `rqmem.worker.lease_end` settles what the horse could not.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from rqmem.worker.warm_horse import WarmHorse
 from rqmem.worker.watcher import Identity
 from rqmem.worker.worker_setup import Setup
 
-_AT_ONCE_SECONDS = 10.0  # leases follow one another for so long; then RQ's loop has its turn
+_AT_ONCE_SECONDS = 10.0  # leases follow one another for this long, before RQ's loop runs again
 _COMMITTED_AT_ONCE = 8
-_MORE_SECONDS = 0.2  # after a wait that brought jobs, the next one: idle time counts from the end of it
-_TOO_SHORT_SECONDS = 1.0  # a wait without a job that ends sooner: something is wrong, and it is not for us to find out
+_MORE_SECONDS = 0.2  # so long the horse waits for more jobs after the first ones
+_TOO_SHORT_SECONDS = 1.0  # a wait that ends sooner without a job has failed: no new one for this long
 _EACH_JOB = (
     *("execute_job", "prepare_execution", "perform_job", "prepare_job_execution", "handle_job_success"),
     *("handle_execution_ended", "_finalize_success", "_finalize_failure", "cleanup_execution"),
@@ -57,8 +57,8 @@ class Leasing:
     """The leases of one worker.
 
     Args:
-        _owner: the worker's process, of no execution yet.
-        _member: of a pool: a lease keeps to what is reserved for the job before it.
+        _owner: returns the worker's process as an `Owner`, without an execution.
+        _member: the worker's part in a pool. A lease uses the reservation of the job before it.
     """
 
     _worker: Worker
@@ -74,17 +74,17 @@ class Leasing:
     def __post_init__(self) -> None:
         self._end = LeaseSettlement(self._worker, self._supervisor, self._settlement, self._committer)
         self._history = History()
-        self._unfit = 0  # leases in a row that ended before their first job
-        self._wait = 0  # so many more jobs run by themselves first
+        self._unfit = 0  # number of leases in a row that ended before their first job
+        self._wait = 0  # number of jobs that run without a lease before the next lease
         self._is_waiting = False
-        self._waits_at = float("-inf")  # (monotonic) not before
+        self._waits_at = float("-inf")  # the horse waits for no job before this (monotonic)
         self._watch: LeaseWatch | None = None
         self.max_jobs: int | None = None
 
     # When
 
     def why_never(self) -> str:
-        """Why this worker never leases; empty: it does where that is worth it."""
+        """The reason why this worker never leases; empty if it may."""
         worker, config = self._worker, self._setup.config
         own = [
             name
@@ -105,14 +105,14 @@ class Leasing:
         return reason or ("--max-jobs counts jobs one by one" if self.max_jobs is not None else "")
 
     def after_job(self) -> None:
-        """A job has run by itself."""
+        """A job has run without a lease: note how long it took."""
         page = self._pool.page
         succeeded = page.outcome == OK and not page.state.ends_horse
         self._history = policy.after_plain(self._history, page.worked_seconds, succeeded=succeeded)
         self._wait = max(0, self._wait - 1)
 
     def work_off(self, queue: Queue) -> None:
-        """Lease as long as that is worth it, and RQ's loop need not have its turn. The last job came from ``queue``."""
+        """Run leases while they pay, for ten seconds at most. ``queue``: where the last job came from."""
         until = time.monotonic() + _AT_ONCE_SECONDS
         while time.monotonic() < until and self._may_lease(queue):
             self._run()
@@ -133,14 +133,14 @@ class Leasing:
         return bool(self._worker._stop_requested) or self._worker._shutdown_requested_date is not None
 
     def may_stop(self, execution_id: str) -> bool:
-        """In RQ's thread that hears commands: whether this execution runs, as far as leases have a say in it."""
+        """Whether a command may stop this execution: under a lease only the current job. In RQ's command thread."""
         watch = self._watch
         return watch is None or watch.runs(execution_id)
 
     def wait_for_jobs(self, seconds: float) -> bool | None:
-        """The worker is idle: have its warm horse wait for jobs, and run what comes. Whether it has run any.
+        """Let the warm horse of an idle worker wait for jobs, ``seconds`` at most, and run them.
 
-        None: the horse does not wait.
+        Returns whether it has run any; None if it cannot wait.
 
         Raises:
             StopRequested: the worker was told to stop meanwhile.
@@ -148,13 +148,13 @@ class Leasing:
         if not self._may_wait():
             return None
         worker, began = self._worker, time.monotonic()
-        worker._state = WorkerStatus.BUSY  # so a request to stop does not raise, but tells the horse
+        worker._state = WorkerStatus.BUSY  # so RQ's signal handler does not raise; our `_shutdown` tells the horse
         try:
             end = self._run(seconds)
             has_run = bool(end.jobs) or end.handed_over
             until, last = time.monotonic() + _AT_ONCE_SECONDS, end
             while last.jobs and not (last.handed_over or last.unfit) and time.monotonic() < until and self._may_wait():
-                last = self._run(min(seconds, _MORE_SECONDS))  # a job that comes meanwhile does not wait for RQ's loop
+                last = self._run(min(seconds, _MORE_SECONDS))  # without a turn of RQ's loop
         finally:
             worker._state = WorkerStatus.IDLE
         if not end.jobs and not end.unfit and time.monotonic() - began < min(seconds, _TOO_SHORT_SECONDS):
@@ -174,7 +174,7 @@ class Leasing:
         return moves_jobs(worker)
 
     def stop_waiting(self) -> None:
-        """In a signal handler: a horse that waits for jobs is to end that."""
+        """Tell a horse that waits for jobs to stop waiting. Called in a signal handler."""
         warm = self._pool.warm
         if self._is_waiting and warm is not None:
             warm.channel.tell()
@@ -182,7 +182,7 @@ class Leasing:
     # One lease
 
     def _run(self, wait_seconds: float = 0.0) -> LeaseEnd:
-        """``wait_seconds``: for the first job, which may not be there yet; 0: it is."""
+        """Run one lease. ``wait_seconds``: how long the horse may wait for the first job; 0: a job is there."""
         worker = self._worker
         warm = self._supervisor.keep_a_horse()
         order = self._order(warm, wait_seconds)
@@ -244,7 +244,7 @@ class Leasing:
         )
 
     def _note_end(self, page: SharedPage, end: LeaseEnd, began: float, *, waited: bool) -> None:
-        """For the log, and for the next lease."""
+        """Log the lease, and note how it went, for the decision about the next one."""
         if end.jobs:
             _log.info(
                 "worker %s: lease of %d jobs in %.2f s (%s); it ended: %s", self._worker.name, end.jobs,
@@ -264,7 +264,7 @@ class Leasing:
 
 
 def _both(some: list[str] | None, others: list[str] | None) -> list[str] | None:
-    """What is in both; None: all."""
+    """The names in both lists. None stands for all names."""
     if some is None or others is None:
         return others if some is None else some
     return [each for each in some if each in others]

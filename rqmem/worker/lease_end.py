@@ -1,6 +1,6 @@
-"""The end of a lease in the worker: what its horse has not settled is settled here.
+"""The end of a lease in the worker: settles what the horse has not.
 
-A horse that was killed leaves what has finished on the page, and perhaps a job in hand, which ends as any other.
+A killed horse leaves finished jobs on the page, and perhaps a running one, which is settled like any other job.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LeaseSettlement:
     _committer: Committer
 
     def settle(self, order: LeaseOrder, page: SharedPage, end: End, watch: LeaseWatch) -> str:
-        """What the horse has left to settle. Returns how the job in hand has ended; empty: there was none."""
+        """Settle what the horse has left. Returns how the job that ran has ended; empty if none ran."""
         outcome = ""
         state, instructions = self._supervisor.what_follows(page.state, page.job_id, end)
         is_in_hand = Instruction.SETTLE in instructions or Instruction.ORDER_AGAIN in instructions
@@ -55,7 +55,7 @@ class LeaseSettlement:
         return outcome
 
     def _take_back(self, order: LeaseOrder, page: SharedPage, *, job_in_hand: bool) -> None:
-        """In the place of a horse that has ended: commit what has finished, give back what has not begun."""
+        """For a lost horse: commit the finished jobs, and put back those that have not begun."""
         worker = self._worker
         for done in until_redis_answers(
             lambda: commit_finished(worker.connection, worker.name, order, page), "commit what has finished"
@@ -78,14 +78,14 @@ class LeaseSettlement:
         until_redis_answers(lambda: lease.give_back(worker.connection, worker.name, order.token), "give jobs back")
 
     def _finish_plain(self, order: LeaseOrder, done: FinishedJob) -> None:
-        """Others wait for the job: RQ's own methods commit it, in a process of their own, since they run user code."""
+        """Commit, by RQ's methods, a finished job that others wait for. In a fork, since this may run user code."""
         job = in_hand(done, order)
         if (found := self._fetch(job)) is not None:
             found[0].ended_at = datetime.fromtimestamp(done.ended_at, timezone.utc)
             self._settlement.succeed_in_a_fork(*found, done.result, has_run=bool(done.run))
 
     def _fetch(self, in_hand: InHand) -> tuple[Job, Queue, Execution] | None:
-        """It, as an execution. None: the job was deleted."""
+        """Read the job from Redis, with its queue and execution. None: the job was deleted."""
         worker, job_id = self._worker, in_hand.job_id
         queue = queue_of(worker, in_hand.queue)
         execution = Execution(in_hand.execution_id, job_id, worker.connection, worker.name)
@@ -103,7 +103,7 @@ class LeaseSettlement:
         return job, queue, execution
 
     def leave_at_once(self, order: LeaseOrder, page: SharedPage) -> None:
-        """A second SIGTERM: the horse is dead. What can be done in a moment is done; the rest others take over."""
+        """After a second SIGTERM: the horse is dead. Settle what takes a second at most; other workers do the rest."""
         worker = self._worker
         try:
             with connection_with_short_timeout(worker.connection, _LEAVE_SECONDS) as connection:

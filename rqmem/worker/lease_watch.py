@@ -1,7 +1,7 @@
-"""What the worker does about a lease while its horse works: its main thread looks, the heart's thread acts.
+"""What the worker does during a lease: its main thread looks at the page, the heart's thread talks to Redis.
 
-A hundred times a second the main thread looks which job the page names. A job that lasts gets its records in Redis;
-one that turns long keeps its place, and what was taken besides goes back, after what has finished is committed.
+The main thread looks 100 times a second which job runs. If a job lasts, RQ shows it as running. If it becomes long,
+the finished jobs are committed and those that have not begun go back to their queues.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from rqmem.worker.supervisor import Supervisor
 from rqmem.worker.watcher import Watcher
 from rqmem.worker.worker_setup import Setup
 
-_BETWEEN_SECONDS = 0.2  # a living horse takes some microseconds to write down its next job
-_RECALL_SECONDS = 0.001  # after it, the horse has seen that the lease is recalled, or has named its job
+_BETWEEN_SECONDS = 0.2  # a horse that runs writes its next job to the page within microseconds
+_RECALL_SECONDS = 0.001  # after this, the horse has seen the recall or has named its job
 
 
 class InHand(NamedTuple):
-    """The job that the page names, as far as it was read while that did not change."""
+    """The job that the page names, read while the page did not change."""
 
     seq: int
     job_id: str
@@ -49,7 +49,7 @@ class InHand(NamedTuple):
 
     @classmethod
     def on(cls, page: SharedPage) -> InHand | None:
-        """None: the horse has ended, or was stopped, while it wrote down the next one, which has not begun."""
+        """None: the horse ended, or was stopped, while it wrote its next job to the page. That job has not begun."""
         deadline = time.monotonic() + _BETWEEN_SECONDS
         while time.monotonic() < deadline:
             seq, found = page.seq, cls.left_on(page)
@@ -60,16 +60,16 @@ class InHand(NamedTuple):
 
     @classmethod
     def left_on(cls, page: SharedPage) -> InHand:
-        """By a horse that has ended, or reported: it had a job in hand, or had finished one."""
+        """The same after the horse has ended or reported, when nobody writes any more."""
         return cls(page.seq, page.job_id, page.created_at, page.execution_id, page.queue, page.began_at)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
 class LeaseWatch:
-    """Of one lease.
+    """Watches one lease.
 
     Attributes:
-        plain: jobs that have finished, and that RQ's own methods are to commit.
+        plain: finished jobs that RQ's own methods must commit.
     """
 
     _worker: Worker
@@ -80,15 +80,15 @@ class LeaseWatch:
     _order: LeaseOrder
 
     def __post_init__(self) -> None:
-        self._shown = self._told = 0  # numbers of the jobs that were shown, and told that their time is over
-        self._cpu_seconds = 0.0  # of the horse, when the job in hand was first seen to last
+        self._shown = self._told = 0  # `seq` of the job that RQ shows, and of the one sent SIGALRM
+        self._cpu_seconds = 0.0  # CPU time of the horse when the current job was shown
         self.plain: list[FinishedJob] = []
         self._acting = threading.Lock()  # held by the heart's thread while it acts
         self._over = False
-        self._is_shown_busy = False  # where the lease began while the worker was idle
+        self._is_shown_busy = False  # whether Redis has state busy, in a lease of an idle worker
 
     def look(self, watcher: Watcher) -> float | None:
-        """In the main thread, between two readings. Returns when (monotonic) the job in hand is to be killed."""
+        """In the main thread, between two readings. Returns the monotonic time at which to kill the current job."""
         page = self._page
         seq, started = page.seq, page.started_at
         if self._shown and (page.waiting or seq != self._shown):
@@ -121,7 +121,7 @@ class LeaseWatch:
         return policy.turned_long(ran, used, runnable=procfs.read_state(pid) == "R")
 
     def runs(self, execution_id: str) -> bool:
-        """In RQ's thread that hears commands: whether this execution is in hand. After it, no other job begins."""
+        """Whether this execution runs now. It also recalls the lease: no other job begins. In RQ's command thread."""
         page = self._page
         page.recalled = True
         time.sleep(_RECALL_SECONDS)
@@ -129,24 +129,24 @@ class LeaseWatch:
         return in_hand is not None and in_hand.execution_id == execution_id and page.in_user_code
 
     def over(self) -> None:
-        """The lease has ended. What the heart's thread does about it is waited for: the next one has the same page."""
+        """The lease has ended. Wait until the heart's thread is done with it: the next lease has the same page."""
         with self._acting:
             self.leave()
 
     def leave(self) -> None:
-        """The worker leaves, and waits for nothing."""
+        """As `over`, without a wait: the worker ends."""
         with self._supervisor.switch:
             self._over = True
             self._none_runs()
 
     def _none_runs(self) -> None:
-        """The job that was shown has ended: its heartbeats would write its records anew."""
+        """The job that was shown has ended: stop its heartbeats, which would write its records again."""
         with self._supervisor.switch:
             self._worker.executions.clear()
             self._heart.idle()
 
     def _soon(self, act: Callable[[Redis], None]) -> None:
-        """Have the heart's thread do it, if the lease has not ended by then."""
+        """Call ``act`` in the heart's thread, unless the lease has ended by then."""
 
         def errand(connection: Redis) -> None:
             with self._acting:
@@ -158,7 +158,7 @@ class LeaseWatch:
     # In the heart's thread
 
     def _show(self, connection: Redis, seq: int) -> None:
-        """The job lasts: RQ shows it as running, and its heartbeats are kept."""
+        """The job lasts: make RQ show it as running, and begin its heartbeats."""
         page, worker, job = self._page, self._worker, InHand.on(self._page)
         self._commit(connection)
         if job is None or job.seq != seq or show(
@@ -183,20 +183,20 @@ class LeaseWatch:
                 self._heart.running(read, execution)
 
     def _show_state(self, connection: Redis, state: str) -> None:
-        """As RQ's `set_state`, which the worker's own state would follow."""
+        """As RQ's `set_state`, which would also change the state in this process."""
         connection.hset(self._worker.key, "state", state)
 
     def _give_back(self, connection: Redis) -> None:
-        """The job is long: what was taken besides goes back, in order, after what has finished is committed."""
+        """The job is long: commit the finished jobs, then put back in order those that have not begun."""
         time.sleep(_RECALL_SECONDS)
         job = InHand.on(self._page)
-        if job is None:  # whoever settles the end of the lease gives all back
+        if job is None:  # `LeaseSettlement` will put all back
             return
         self._commit(connection)
         lease.give_back(connection, self._worker.name, self._order.token, keep=job.job_id)
 
     def _commit(self, connection: Redis) -> None:
-        """What has finished; what is not for us to commit leaves the lease, and its place is not given back."""
+        """Commit the finished jobs. Those that only RQ's methods may commit leave the lease and go to ``plain``."""
         for done in commit_finished(connection, self._worker.name, self._order, self._page):
             job, record = in_hand(done, self._order), HeldRecord(done.run.decode())
             if show(connection, self._worker, self._order, job, record, hand_over=True) == "shown":
@@ -204,7 +204,7 @@ class LeaseWatch:
 
 
 def in_hand(done: FinishedJob, order: LeaseOrder) -> InHand:
-    """A job that has finished."""
+    """A finished job as an `InHand`."""
     ids = (done.job_id.decode(), done.created_at.decode(), done.execution_id.decode())
     return InHand(done.seq, *ids, order.queues[done.queue], done.began_at)
 
@@ -221,9 +221,9 @@ def show(
 
 
 def commit_finished(connection: Redis, worker: str, order: LeaseOrder, page: SharedPage) -> list[FinishedJob]:
-    """Commit what stands on the page as finished. Returns what RQ's own methods have to commit.
+    """Commit the finished jobs in the page's ring. Returns those that RQ's own methods must commit.
 
-    Which job is in hand stays as the horse has said it.
+    It does not change which job the lease has as the running one. Raises redis-py's errors.
     """
     jobs = page.finished.uncommitted()
     if not jobs:
@@ -239,7 +239,7 @@ def commit_finished(connection: Redis, worker: str, order: LeaseOrder, page: Sha
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Of a process; 0: it is gone."""
+    """CPU time of a process; 0 if it has ended."""
     try:
         return int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[0]) / 1e9
     except (OSError, ValueError, IndexError):
