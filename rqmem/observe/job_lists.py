@@ -15,6 +15,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from math import isnan
 from typing import Any, NamedTuple, cast
 
 from redis import Redis
@@ -215,9 +216,12 @@ def _encoded(places: dict[str, _Place]) -> str:
 def _decoded(cursor: str) -> dict[str, _Place]:
     try:
         text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)) if cursor else b"{}"
-        return {
+        places = {
             str(name): _Place(int(index), str(member), float(score))
             for name, (index, member, score) in json.loads(text).items()
         }
+        if any(isnan(each.score) for each in places.values()):
+            raise ValueError("no score is not a number")
+        return places
     except (ValueError, TypeError, AttributeError):
         raise ConfigError("that cursor is none that an answer gave: begin without one") from None
