@@ -1,7 +1,7 @@
-"""Claiming a job: RQ's records of a new execution, and who owns the run, in one step.
+"""Claims a job: writes RQ's records of a new execution and the owner of the run in one step.
 
-Where a horse waits for the job, that is the step that takes it from its queue, and the job has begun by then
-(`rqmem.worker.take`). Else it is a transaction of its own, and the horse begins the job.
+If a warm horse is ready, the script that takes the job from its queue (`rqmem.worker.take`) also claims and starts it.
+Otherwise one transaction claims it, and the horse starts it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _IN_PLACE_OF = ("execute_job", "prepare_execution", "prepare_job_execution", "ge
 
 
 class StartArguments(NamedTuple):
-    """What the script `take_job` needs to start a job, or not to."""
+    """Arguments of the script `take_job`, with or without those that let it start the job."""
 
     keys: list[str]
     values: list[str | int | float]
@@ -50,7 +50,7 @@ class StartArguments(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class Claimer:
-    """Claims for one worker. In a pool with a budget, a job that was taken may have to go back."""
+    """Claims jobs for one worker. In a pool with a budget, a job that was taken may have to go back to its queue."""
 
     _worker: Worker
     _pool: HorsePool
@@ -59,26 +59,26 @@ class Claimer:
     _member: Member
 
     def __post_init__(self) -> None:
-        self._next_id = ""  # of the next execution that is started as its job is taken
-        self._begun: Execution | None = None  # started so, and not run yet
+        self._next_id = ""  # id of the next execution that the script starts
+        self._begun: Execution | None = None  # started by the script, and not run yet
         self._in_hand = False
-        self._state: str = WorkerStatus.IDLE  # of the worker, without a job in hand; Redis may show it
+        self._state: str = WorkerStatus.IDLE  # the worker's state when it has no job
         self._kept = ""  # the id of the job that was taken last, if it is kept
         self._told_busy_at = float("-inf")  # (monotonic)
         self._owner: Owner | None = None
 
     @contextlib.contextmanager
     def starting(self) -> Iterator[StartArguments]:
-        """In here a job is taken with the script `take_job`, which gets these arguments. See `taking`."""
+        """As `taking`, for the script `take_job`. Yields the arguments for the script."""
         with self.taking():
             yield self._arguments() if self._may_start() else StartArguments(self._keys(), [""] * 8)
 
     @contextlib.contextmanager
     def taking(self) -> Iterator[None]:
-        """In here Redis is asked for a job. Who gets one calls `has_taken` in here, and `none_in_hand` if it goes back.
+        """Take a job within this block. Call `has_taken` if one has come, and `none_in_hand` if it goes back.
 
-        Meanwhile a request to stop raises nothing: the reply, and so the job, would be lost. It lets the job that comes
-        run to its end. Where none has come, it is heard at the end.
+        Within it, a request to stop does not raise in the signal handler: the reply, and so the job, would be lost. A
+        job that was taken runs to its end. If none was taken, the request raises at the end of the block.
 
         Raises:
             StopRequested: the worker was told to stop meanwhile.
@@ -95,13 +95,13 @@ class Claimer:
             self.none_in_hand()
 
     def has_taken(self, job_id: str, *, kept: bool) -> None:
-        """``kept``: until it begins, the job is in RQ's intermediate queue, and so others may put it back."""
+        """A job was taken. ``kept``: it is in RQ's intermediate queue until it begins, so others may put it back."""
         self._worker._state, self._in_hand = WorkerStatus.BUSY, True
         self._kept = job_id if kept else ""
         self._heart.has_taken(job_id)
 
     def none_in_hand(self) -> None:
-        """No job has come, or it has gone back: a request to stop is heard again.
+        """No job has come, or it has gone back: a request to stop takes effect.
 
         Raises:
             StopRequested: there was one.
@@ -109,11 +109,11 @@ class Claimer:
         worker = self._worker
         worker._state = self._state
         if worker._stop_requested:
-            worker._stop_requested = False  # as RQ leaves it where no job runs
+            worker._stop_requested = False  # as RQ does if no job runs
             raise StopRequested
 
     def _may_start(self) -> bool:
-        """Whether a horse waits for the job, and all that this is in place of is RQ's or ours."""
+        """Whether the script may start the job: a horse is ready, and no subclass overrides what it replaces."""
         worker = self._worker
         return (
             self._heart.beating and self._pool.warm is not None and not self._member.budgeted
@@ -127,7 +127,7 @@ class Claimer:
 
     def _arguments(self) -> StartArguments:
         worker, self._started_at = self._worker, now()
-        self._next_id = self._next_id or uuid4().hex  # the same again, if the last reply was lost
+        self._next_id = self._next_id or uuid4().hex  # the same id again if the last reply was lost
         tells = time.monotonic() - self._told_busy_at >= _STATE_SECONDS
         values = [
             *(self._next_id, worker.name, utcformat(self._started_at), self._started_at.timestamp()),
@@ -146,11 +146,11 @@ class Claimer:
             self._told_busy_at = time.monotonic()
 
     def forget_state(self) -> None:
-        """Redis may show another state of the worker from now on."""
+        """The state in Redis may change: write BUSY again with the next job."""
         self._told_busy_at = float("-inf")
 
     def claim(self, job: Job) -> Execution:
-        """As RQ's `prepare_execution`, once Redis answers. Raises `RunTakenOver`: somebody has put the job back."""
+        """As RQ's `prepare_execution`, once Redis answers. Raises `RunTakenOver` if the job was put back or deleted."""
         worker, committer = self._worker, self._committer
         execution, self._begun = self._begun, None
         if execution is not None and execution.job_id == job.id:
@@ -165,7 +165,7 @@ class Claimer:
         worker = self._worker
         kept = self._kept == job.id and self._heart.beating
         connection = ClaimGuard(worker.connection, job, worker.name) if kept else worker.connection
-        tried: list[Execution] = []  # with replies lost, so perhaps there
+        tried: list[Execution] = []  # their replies were lost, so they may exist
 
         def claim() -> Execution:
             with connection.pipeline() as pipeline:
@@ -189,7 +189,7 @@ class Claimer:
         raise RunTakenOver(f"job {job.id}: {why}")
 
     def owner(self) -> Owner:
-        """This worker's process, as the owner of no execution yet."""
+        """This worker's process as an `Owner`, without an execution and a queue."""
         pid, kernel = os.getpid(), self._pool.kernel
         groups = str(kernel.place.path) if kernel is not None else ""
         known = self._owner
@@ -200,6 +200,6 @@ class Claimer:
 
 
 def mark_started(job: Job, execution: Execution) -> None:
-    """As RQ's `Job.prepare_for_execution`, for a job that was started as it was taken."""
+    """Set the fields that RQ's `Job.prepare_for_execution` sets, for a job that the script has started."""
     job._status, job.worker_name = JobStatus.STARTED, execution.worker_name
     job.started_at = job.last_heartbeat = execution.created_at

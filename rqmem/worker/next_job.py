@@ -1,8 +1,8 @@
-"""The next job of a worker: taken, or waited for, however long Redis is away or refuses.
+"""Finds the next job of a worker, and waits for it, also while Redis is away or refuses.
 
-- `rqmem.worker.take` takes one that is there;
-- an idle horse waits in the worker's place where it can (`rqmem.worker.lease`), else `rqmem.worker.queue_wait` does;
-- for queues and jobs of somebody's own classes, it is RQ's `Queue.dequeue_any`.
+- `rqmem.worker.take` takes a job that is in a queue;
+- if there is none, the idle horse waits (`rqmem.worker.lease`), or the worker does (`rqmem.worker.queue_wait`);
+- if queue or job class override how jobs are read, RQ's `Queue.dequeue_any` does both.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ROOM_SECONDS = 0.1
 
 
 class _HasRunJobs(Exception):
-    """While the worker was idle, its horse has taken jobs by itself."""
+    """While the worker was idle, its horse has taken and run jobs."""
 
 
 @dataclass(eq=False, repr=False)
@@ -44,8 +44,8 @@ class NextJob:
     """Finds the jobs of one worker.
 
     Args:
-        _horse_waits: has the horse wait for jobs, for that many seconds, and run what comes. Whether it has run any;
-            None: it does not wait.
+        _horse_waits: lets the horse wait for jobs, for that many seconds, and run them. Returns whether it has run
+            any; None if it cannot wait.
     """
 
     _worker: Worker
@@ -62,11 +62,11 @@ class NextJob:
         self._queue_wait = QueueWait(self._worker, self._claimer)
 
     def stop_waiting(self) -> None:
-        """In a signal handler: a wait for jobs is to end."""
+        """End a wait for jobs. Called in a signal handler."""
         self._queue_wait.stop()
 
     def find(self, timeout: int | None, max_idle_time: int | None) -> tuple[Job, Queue] | None:
-        """As `_find`. No job is no reason to end while one is due back from a dead worker."""
+        """As `_find`, but returns None only if no job of a dead worker will come back to the queues."""
         burst = timeout is None
         while True:
             heart = self._heart
@@ -80,9 +80,9 @@ class NextJob:
             timeout = max_idle_time = _LOOK_SECONDS
 
     def _find(self, timeout: int | None, max_idle_time: int | None) -> tuple[Job, Queue] | None:
-        """As RQ's `dequeue_job_and_maintain_ttl`, and Redis is waited for also while it refuses.
+        """As RQ's `dequeue_job_and_maintain_ttl`, but also waits while Redis refuses, and loses no job.
 
-        RQ's loses a job that it has popped from one of several queues where the next question is not answered.
+        RQ's loses a job that it has popped from one of several queues if it then cannot read the job.
         """
         worker = self._worker
         names = ",".join(worker.queue_names())
@@ -121,7 +121,7 @@ class NextJob:
         return result
 
     def _dequeue(self, timeout: int | None) -> tuple[Job, Queue] | None:
-        """Take a job; where there is none, wait for one."""
+        """Take a job, or wait for one. Raises `DequeueTimeout` or `_HasRunJobs` when there is none after the wait."""
         worker, by_script = self._worker, False
         if self._taker.usable:
             taken, by_script = self._take(burst=timeout is None)
@@ -136,7 +136,7 @@ class NextJob:
         paused = pausing.paused(worker.connection)
         queues = [queue for queue in worker._ordered_queues if queue.name not in paused]
         if timeout is not None and len(queues) < len(worker._ordered_queues):
-            timeout = min(timeout, _LOOK_SECONDS)  # one may be resumed soon
+            timeout = min(timeout, _LOOK_SECONDS)  # a paused queue may be resumed soon
         elif timeout is not None and (has_run := self._horse_waits(timeout)) is not None:
             raise _HasRunJobs if has_run else DequeueTimeout(timeout, worker.queue_names())
         if not by_script and queues:
@@ -150,7 +150,7 @@ class NextJob:
         raise DequeueTimeout(timeout, worker.queue_names())
 
     def _dequeue_by_rq(self, queues: Sequence[Queue], timeout: int | None) -> tuple[Job, Queue] | None:
-        """By RQ's `Queue.dequeue_any`. A job that it has popped is read, however long that takes."""
+        """Take a job by RQ's `Queue.dequeue_any`. If Redis goes away after the pop, wait and read the job then."""
         worker = self._worker
         kept = len(queues) == 1 and moves_jobs(worker)
         try:
@@ -168,7 +168,7 @@ class NextJob:
         return self._unless_held_back(*found)
 
     def _read(self, queue: Queue, job_id: str, timeout: int | None) -> tuple[Job, Queue] | None:
-        """The job, which was popped from this queue. If it was deleted meanwhile, another one."""
+        """Read the job that was popped from this queue. If it was deleted meanwhile, take another one."""
         worker = self._worker
         found = None
         try:
@@ -193,7 +193,7 @@ class NextJob:
         }
 
     def _wait_for_room(self) -> None:
-        """There is no room for a job in the worker's pool. Raises `DequeueTimeout`."""
+        """Wait a moment for room in the budget of the worker's pool. Raises `DequeueTimeout`."""
         worker, member = self._worker, self._member
         if worker.get_state() != WorkerStatus.IDLE:
             worker.set_state(WorkerStatus.IDLE)
@@ -204,7 +204,7 @@ class NextJob:
         raise DequeueTimeout(0, worker.queue_names())
 
     def _take(self, *, burst: bool) -> tuple[tuple[Job, Queue] | None, bool]:
-        """A job, if there is one now; and whether Redis ran the script that says so.
+        """Take a job that is there now. Also returns whether Redis could run the script.
 
         While workers are suspended it waits, as RQ's loop does.
         """
@@ -214,19 +214,19 @@ class NextJob:
                 taken = self._taker.take()
                 if taken is not None or not burst or not (self._member.must_wait or self._member.others_wait):
                     return taken, True
-                self._member.wait(_ROOM_SECONDS)  # not the end: jobs wait for room
+                self._member.wait(_ROOM_SECONDS)  # a burst does not end: jobs wait for room
                 worker.heartbeat()
             except Suspended:
                 Worker.check_for_suspension(worker, burst)
             except ResponseError as error:
                 if unavailable(error) is not None:
                     raise
-                return None, False  # RQ's way meets it too, and says it without the script
+                return None, False  # RQ's `dequeue_any` will raise a clearer error
         raise StopRequested
 
     def _unless_held_back(self, job: Job, queue: Queue) -> tuple[Job, Queue] | None:
-        """The job; where its queue was paused while we waited for it, or where there is no room for it in the pool, it
-        goes back to the front and another comes."""
+        """The job, unless its queue was paused meanwhile or the pool has no room for it: then it goes back to the
+        front of its queue. Raises `DequeueTimeout`."""
         if mend_in_redis(queue, job.id):
             until_redis_answers(job.refresh, f"read job {job.id}")
         if queue.name in pausing.paused(self._worker.connection):
@@ -239,7 +239,7 @@ class NextJob:
         return job, queue
 
     def _tell_dequeued(self, job: Job, queue: Queue) -> None:
-        """What RQ's loop does and logs then."""
+        """Do and log what RQ's method does with a job that it has found."""
         worker = self._worker
         worker.reorder_queues(reference_queue=queue)
         worker.log.debug("Worker %s: dequeued job %s from %s", worker.name, blue(job.id), green(queue.name))

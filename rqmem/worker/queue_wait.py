@@ -1,7 +1,7 @@
-"""The wait of a worker itself until one of its queues has a job; an idle horse waits in its place where it can.
+"""The worker itself waits until one of its queues has a job. Used where an idle horse cannot wait.
 
-RQ's own wait pops a job from one of several queues. A request to stop is an exception there, which loses the job. Here
-it ends the wait, and what has come goes back.
+RQ's own wait pops a job from one of several queues. There a request to stop raises an exception, which may lose the
+job. Here the request ends the wait, and a job that has come goes back.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _KNOWS_BLMOVE = (6, 2, 0)
 
 
 def moves_jobs(worker: Worker) -> bool:
-    """Whether Redis can move a job that comes to RQ's intermediate queue."""
+    """Whether this Redis can move a job to RQ's intermediate queue with a blocking command."""
     return tuple(worker.get_redis_server_version()) >= _KNOWS_BLMOVE
 
 
@@ -30,9 +30,9 @@ class QueueWait:
         self._wake: int | None = None
 
     def wait(self, queues: Sequence[Queue], seconds: float) -> tuple[Queue, str] | None:
-        """Until one of them has a job, which is taken: it and its queue. None: the time is over.
+        """Wait until a queue has a job, and take it. Returns the queue and the job's id; None after ``seconds``.
 
-        It does not go back first: another worker that waits would get it then, and so on.
+        The first job is kept. Jobs of other queues that came at the same time are put back.
 
         Raises redis-py's errors, and StopRequested.
         """
@@ -40,7 +40,7 @@ class QueueWait:
         keeps = len(queues) <= MOST_QUEUES and moves_jobs(worker)
         put_back = executions.put_back if keeps else executions.give_back
         fronts = QueueFronts(worker.connection, [queue.name for queue in queues], keeps=keeps)
-        fronts.open()  # a Redis that hangs keeps nobody from stopping
+        fronts.open()  # connect here: a request to stop still raises if Redis hangs
         awake, self._wake = os.pipe()
         try:
             with self._claimer.taking():
@@ -58,6 +58,6 @@ class QueueWait:
         return (queues[first.queue], first.id) if first is not None else None
 
     def stop(self) -> None:
-        """In a signal handler: wait no longer."""
+        """End the wait. Called in a signal handler."""
         if self._wake is not None:
             os.write(self._wake, b"1")

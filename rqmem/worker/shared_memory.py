@@ -1,8 +1,8 @@
-"""The shared page: memory that worker and horse both see, made before the fork, one per horse.
+"""The shared page: memory shared by worker and horse, one page for each horse, made before the fork.
 
-The horse writes where it is; the worker writes what it measured. No locks: each field has one writer at a
-time, and the worker trusts texts only while the tree is stopped or dead. How far the execution has come is one
-number (`rqmem.worker.execution`); the other fields are facts that do not follow from it.
+The horse writes what it is doing; the worker writes what it measured. There are no locks: each field has one writer at
+a time. The worker relies on texts only while the process tree is stopped or dead. The phase of the execution is one
+number (`rqmem.worker.execution`); the other fields hold what does not follow from the phase.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Text:
 
 
 class _Json(_Text):
-    """The same for JSON, half of which is worth nothing: a text that is too long leaves what was there."""
+    """The same for JSON, which must not be cut: a text that is too long is not written."""
 
     def __set__(self, page: SharedPage, text: str) -> None:
         if len(text.encode()) < _BREACH_BYTES:
@@ -43,66 +43,66 @@ class _Json(_Text):
 
 
 class SharedPage(ctypes.Structure):
-    """The page as attributes. Texts are cut to their room; a torn one is read with replacement characters.
+    """The page as attributes; each line names the writer first. Texts are cut to their field's size.
 
     Attributes:
-        seq: number of the job on the page, even; odd while that changes. It begins with 2. Worker: with each order;
-            under a lease horse: with each job.
-        shown_seq: worker: that number of the job that RQ shows as running, or will soon; 0: it was none of a lease.
-        breach_seq: worker: that number of the job that was found above its ceiling last; 0: none was.
+        seq: number of the job on the page: even, odd during a change, first 2. The worker writes it with each order,
+            under a lease the horse with each job.
+        shown_seq: worker: `seq` of the leased job that RQ shows as running, or will soon; 0: none.
+        breach_seq: worker: `seq` of the job that was last found above its ceiling; 0: none.
         ceiling_bytes: horse: the job's effective ceiling.
-        declared_bytes: horse: what the job declared; 0 where it declared none.
-        step_bytes: horse: the ceiling of ``escalate_to`` that the job has in its place; 0: it has the declared one.
-        snapshot_wanted, snapshot_told: worker: number of the snapshot it asked for last; horse: that it answered last.
-        samples: horse: how many samples of its stack it has taken.
+        declared_bytes: horse: the ceiling that the job declares; 0: none.
+        step_bytes: horse: the ceiling by ``escalate_to`` that replaces the declared one; 0: none.
+        snapshot_wanted, snapshot_told: worker: number of the last snapshot it asked for; horse: of the last answer.
+        samples: horse: number of samples of its line of code so far.
         waits: horse: how often its main thread had begun to wait by the last sample.
         peak_bytes: worker: the highest usage seen; ``usage_bytes`` the last one.
-        peak_seq: worker: number of the job that these readings are of; under a lease it may be one before.
-        peak_sampled: worker: it had several processes, so that it may have used more between two readings.
-        burst: horse: more was resident in it than when the job began, by the kernel's mark.
+        peak_seq: worker: `seq` of the job that these readings belong to; under a lease it may be an earlier job.
+        peak_sampled: worker: the job had several processes, so it may have used more between two readings.
+        burst: horse: its resident memory (the kernel's high-water mark) has grown since the job began.
         chunk_peak_bytes: worker: the highest usage seen since ``chunk_peak_of`` chunks were finished.
-        held_at_breach: horse: what it held itself when it was first told to unwind.
-        stop_asked: worker: it is to stop as soon as it can; a job that can go on elsewhere had better.
-        imported_bytes: horse: what importing the job's module took.
+        held_at_breach: horse: bytes that it held itself at the first breach signal.
+        stop_asked: worker: the worker is to stop, so a resumable job should stop at its next checkpoint.
+        imported_bytes: horse: memory that the import of the job's module took.
         in_hooks: horse's main thread: hooks run after the job.
         breached: worker: the job was found above its ceiling.
-        recorded: whoever settles: the breach is in the journal, as in ``breach_json``.
-        has_run: horse: the job is memory-aware, a run is kept for it. ``resumable``: it can continue from its cursor.
+        recorded: the process that settles: the breach in ``breach_json`` has been written to Redis.
+        has_run: horse: the job is memory-aware, so it has a run record. ``resumable``: it can continue from its cursor.
         fresh: worker: the horse has run no job before this one.
-        gathers: horse: the job has split before, and gathers; again: RQ's Retry will run the job once more.
-        held_before, left_before: worker: what the horse holds before the job, and what of it earlier jobs have left.
-        need_bytes: worker: what such a job is known to take beyond that; -1: it is not known.
-        capture_unwanted: worker: there is too much of it; capture_ended: horse: none is being made.
-        breach_known: horse: a breach was raised in it, and the job caught it knowingly.
-        hook_breached: horse: it was one of those hooks that breached.
+        gathers: horse: the job was split, and gathers now. ``again``: horse: RQ's Retry will run the job again.
+        held_before, left_before: worker: bytes the horse holds before the job; the part that earlier jobs have left.
+        need_bytes: worker: bytes that such a job is known to need beyond that; -1: unknown.
+        capture_unwanted: worker: the memray capture is too large; capture_ended: horse: no capture is being made.
+        breach_known: horse: `MemoryLimitExceeded` was raised, and the job caught it by name.
+        hook_breached: horse: a hook after the job breached, not the job.
         ends_with_hooks: horse: it has hooks to call before it ends.
-        items_done: horse: items finished in the present stage, by this execution and those before.
-        items_total: horse: how many the present stage has in all, plus 1; 0 where that is not known exactly.
-        chunks, items, largest_chunk: horse: finished in this execution.
+        items_done: horse: items finished in the current stage, by this execution and earlier ones.
+        items_total: horse: number of items of the current stage, plus 1; 0: not known exactly.
+        chunks, items, largest_chunk: horse: chunks and items finished in this execution; items of the largest chunk.
         event_ring: horse: the events of the job.
-        job_id, execution_id, queue: worker: of the job that was ordered. Under a lease horse: of the one in hand.
-        created_at: horse: under a lease, when that job was made, as Redis has it.
+        job_id, execution_id, queue: worker: of the ordered job. Under a lease, horse: of the current job.
+        created_at: horse: under a lease, when the current job was created, as Redis has it.
         leased: worker: the order is for a lease.
-        waiting: horse: it waits for a job of the lease, and has none in hand.
-        recalled: worker: no further job of the lease may begin, since the one in hand takes long or somebody waits.
-        lease_done: horse: jobs of the lease that have ended well.
-        started_at, limit_seconds: horse: when the job in hand began, on the monotonic clock, 0: there is none; its
-            time limit, -1: none. began_at: the beginning in epoch seconds.
-        worked_seconds: horse: how long the code of a job took that was ordered by itself, without waiting for a
-            processor, or for Redis to keep records.
-        finished: horse: the last jobs of the lease that have ended well.
-        held: horse: the record of the run in hand, as long as Redis does not have it.
-        opening: horse: what the record of such a run begins with, apart from what differs from job to job; JSON.
+        waiting: horse: it waits for a job of the lease.
+        recalled: worker: no further job of the lease may begin.
+        lease_done: horse: number of jobs of the lease that have ended well.
+        started_at, limit_seconds: horse: monotonic time when the current job of a lease began, 0: there is none; its
+            time limit, -1: none. began_at: horse: the same beginning in epoch seconds.
+        worked_seconds: horse: seconds that the code of a job without a lease ran, without those in which it waited
+            for a processor, or for Redis to write rqmem's records.
+        finished: horse: ring of the last jobs of the lease that have ended well.
+        held: horse: the record of the current run, until it is written to Redis.
+        opening: horse: the part of such a record that is the same for all jobs of a type; JSON.
         job: horse: job type, a dotted path.
-        tenant: horse: whose job it is; empty: nobody's.
-        integrations: horse: names of those that are active in it.
+        tenant: horse: the tenant of the job; empty: none.
+        integrations: horse: names of the active integrations.
         outcome: horse: how the job ended: ``ok`` or the error's name.
-        operation: horse: last named place.
-        line: horse: where the last sample found it.
+        operation: horse: the last named place in the job.
+        line: horse: the line of code at the last sample.
         checkpoints: horse: the last few, with MB used.
-        grew: worker: MB and line of code where usage grew, most first; lines as they were sampled.
-        breach_json: worker, then horse (adds its line): the breach.
-        snapshot_json: horse: what it says of itself, when it was asked.
+        grew: worker: MB and line of code where usage grew, largest first.
+        breach_json: worker, then horse (adds the line): the breach.
+        snapshot_json: horse: its part of a snapshot.
     """
 
     seq: int
@@ -200,7 +200,7 @@ class SharedPage(ctypes.Structure):
 
     @classmethod
     def new(cls, ceiling_bytes: int) -> SharedPage:
-        """A page that children forked from now on share with this process."""
+        """Make a page that is shared with children that are forked from now on."""
         page = cls.from_buffer(mmap.mmap(-1, ctypes.sizeof(cls)))
         page.seq = 2
         page.ceiling_bytes = ceiling_bytes
@@ -208,11 +208,11 @@ class SharedPage(ctypes.Structure):
 
     @property
     def wanted_bytes(self) -> int:
-        """The ceiling that the job would have on a worker that allows any; 0: the worker's."""
+        """The ceiling that the job wants, whatever the worker allows; 0: it wants the worker's."""
         return self.step_bytes or self.declared_bytes
 
     def reset(self, ceiling_bytes: int) -> None:
-        """Ready for another job. Nothing that was meant for the one before concerns it, since its number is another."""
+        """Clear the page for another job. The new `seq` makes late signals for the job before harmless."""
         number = self.seq + 2
         ctypes.memset(ctypes.addressof(self), 0, ctypes.sizeof(self))
         self.seq = number
@@ -221,7 +221,7 @@ class SharedPage(ctypes.Structure):
     def begin_leased(
         self, job_id: bytes, created_at: bytes, execution_id: bytes, queue: str, job: str, limit_seconds: int
     ) -> None:
-        """Horse: this job of the lease is in hand, with a number of its own."""
+        """In the horse: write down the next job of the lease, with a new `seq`."""
         self.seq += 1
         self._phase = _TAKEN
         self._job_id, self._created_at, self._execution_id = job_id, created_at, execution_id
@@ -239,7 +239,7 @@ class SharedPage(ctypes.Structure):
         self.seq += 1
 
     def _forget_run(self) -> None:
-        """What the job before has written of its run."""
+        """Clear what the job before has written about its run."""
         self.has_run = self.resumable = self.gathers = False
         self.chunks = self.items = self.largest_chunk = self.items_done = self.items_total = 0
         self.declared_bytes = self.step_bytes = 0
@@ -249,17 +249,17 @@ class SharedPage(ctypes.Structure):
 
     @property
     def peak_of_job(self) -> int:
-        """The highest usage that the watcher saw of the present job; 0: it has not looked yet."""
+        """The highest usage that the watcher saw of the current job; 0: it has not looked yet."""
         return self.peak_bytes if self.peak_seq == self.seq else 0
 
     @property
     def is_breach_signal_due(self) -> bool:
-        """Whether it was this job that was found above its ceiling, and not one before it."""
+        """Whether the breach is the current job's, and not an earlier job's."""
         return self.breach_seq == self.seq
 
     @property
     def state(self) -> State:
-        """The execution by now, as both processes have written it."""
+        """The state of the execution, from what both processes have written."""
         phase = seen(Phase(self._phase), self.breached)
         return State(phase, self.in_hooks, self.breached, self.recorded, self.leased)
 
@@ -268,9 +268,9 @@ class SharedPage(ctypes.Structure):
         return in_user_code(self._phase, self.in_hooks)
 
     def advance(self, event: Event | Overdue | Ended) -> tuple[Instruction, ...]:
-        """Write what follows from an event, in one store, and return what to do.
+        """Write the change that an event makes, one field at most, and return what to do.
 
-        The phase is written by the horse's main thread only, and by the worker before it forks a horse.
+        Only the horse's main thread writes the phase, and the worker before it forks a horse.
         """
         if isinstance(event, Event):
             field, value, instructions = _step(self._phase, self.in_hooks, self.breached, event)
@@ -290,7 +290,7 @@ class SharedPage(ctypes.Structure):
         return [(name, float(used)) for used, _, name in map(_partition, self._lines("_checkpoints"))]
 
     def add_checkpoint(self, operation: str, used_mb: float) -> None:
-        """The job passed a checkpoint; the oldest of the kept ones goes."""
+        """Keep this checkpoint, and drop the oldest if there are too many."""
         lines = self._lines("_checkpoints")[1 - _KEPT_CHECKPOINTS :]
         name = " ".join(operation.split())[:200]
         self._set("_checkpoints", "\n".join([*lines, f"{used_mb}\t{name}"]))
@@ -318,7 +318,7 @@ class SharedPage(ctypes.Structure):
 
 @functools.cache
 def _step(phase: int, in_hooks: bool, breached: bool, event: Event) -> tuple[str, int, tuple[Instruction, ...]]:
-    """The field that an event changes, its new value, and what to do. There are few states, and many events."""
+    """The field that an event changes, its new value, and what to do. Cached, since there are few combinations."""
     before = State(seen(Phase(phase), breached), in_hooks, breached)
     state, instructions = after(before, event)
     if event is not Event.BREACHED and state.phase is not before.phase:

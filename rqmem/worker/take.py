@@ -1,8 +1,8 @@
-"""Taking a job from the worker's queues in one round trip, however many queues there are.
+"""Takes a job from the worker's queues in one round trip, however many queues there are.
 
-RQ asks one queue after the other, and reads the job then. A job from one of several queues is lost if its worker dies
-in between. Here it is started in the same step, or goes to RQ's intermediate queue, whose jobs come back
-(`rqmem.worker.takeover`).
+RQ pops from one queue after the other, and then reads the job. If the worker dies in between, a job from one of several
+queues is lost. Here one script takes the job and starts it, or moves it to RQ's intermediate queue, from which it is
+put back if the worker dies (`rqmem.worker.takeover`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RQS_WAY = (Queue.dequeue_any.__func__, Queue._fetch_dequeued_job.__func__, Job.
 
 
 class Suspended(Exception):
-    """All workers are (``rq suspend``): no job was taken."""
+    """Workers are suspended (``rq suspend``), so no job was taken."""
 
 
 class Taker:
@@ -40,18 +40,18 @@ class Taker:
 
     @property
     def usable(self) -> bool:
-        """Whether the worker's classes take and read jobs in RQ's way, which this is in place of."""
+        """Whether the worker's queue and job class read jobs by RQ's methods, which the script replaces."""
         queue, job = self._worker.queue_class, self._worker.job_class
         way = (queue.dequeue_any.__func__, queue._fetch_dequeued_job.__func__, job.fetch.__func__, job.refresh)  # type: ignore[attr-defined]
         return way == _RQS_WAY
 
     def take(self) -> tuple[Job, Queue] | None:
-        """A job, and the worker's queue that it comes from; None: there is none in a queue that is not paused.
+        """Take a job. Returns it and its queue; None if there is none, or only in paused queues.
 
-        One for which its pool has no room goes back to where it was, and the next one is taken.
+        A job for which the pool has no room goes back to its place, and the next one is taken.
 
         Raises:
-            Suspended: workers are.
+            Suspended: workers are suspended.
             StopRequested: the worker was told to stop meanwhile, and has no job in hand.
         """
         worker = self._worker
@@ -83,12 +83,12 @@ class Taker:
             if started or self.may_start(job, queues[number], before):
                 self._taken = (job, fields)
                 return job, queues[number]
-            if job_id not in self._member.passed_over():  # it is asked for again when something has changed
+            if job_id not in self._member.passed_over():  # the member's state has changed: ask again later
                 return None
         return None
 
     def may_start(self, job: Job, queue: Queue, before: bytes = b"") -> bool:
-        """Whether the job that was taken may start; else it is where it was in its queue, behind the job ``before``.
+        """Whether the pool has room for the job. If not, it goes back to its place, behind the job ``before``.
 
         Raises:
             StopRequested: the worker was told to stop, and the job has gone back.
@@ -102,7 +102,7 @@ class Taker:
         return admitted
 
     def fields_of(self, job: Job) -> dict[bytes, bytes]:
-        """All fields of the job as they were when it was taken; empty: it came in another way."""
+        """The job's fields in Redis when it was taken; empty if another method took it."""
         return self._taken[1] if self._taken[0] is job else {}
 
 

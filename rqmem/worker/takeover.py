@@ -1,8 +1,8 @@
-"""Finding what dead workers left: runs to take over, jobs taken from a queue and never begun.
+"""Takes over what dead workers left: runs, leases, and jobs that were taken from a queue and never begun.
 
-Runs in the heart's thread of every worker, for that worker's queues, and in its main thread before it begins and
-before it ends. Two workers that find the same run are told apart by one script that only one of them wins. A job that
-cannot go on is ended as RQ ends abandoned jobs (`rqmem.worker.abandoned_jobs`).
+Each worker does this for its own queues: in the heart's thread, and in its main thread at the start and when it finds
+no job. If two workers find the same run, a script lets only one of them have it. A job that cannot be resumed fails,
+as RQ's abandoned jobs do (`rqmem.worker.abandoned_jobs`).
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _LOOKED_AT_DELAYED = 1000
 
 
 class Recovery:
-    """Scans on behalf of one worker, over one connection.
+    """Scans for one worker, over one connection.
 
     Attributes:
-        due_back: jobs of the worker's queues that will be queued again, or settled: runs of dead workers, those that
-            somebody took and may never begin, and those that wait a while before they go on.
-        put_back: how often a job was queued again or settled here, so far.
-        taken_here: the job that the worker itself took last, which it does not wait for.
+        due_back: number of jobs of the worker's queues that will be queued again or settled: runs of dead workers,
+            jobs that were taken and may never begin, and resumed jobs that wait for their delay.
+        put_back: number of jobs that were queued again or settled here, so far.
+        taken_here: id of the job that the worker itself took last; `due_back` does not count it.
     """
 
     def __init__(self, worker: Worker, connection: Redis, config: Config, settler: Settler) -> None:
@@ -59,13 +59,13 @@ class Recovery:
         self._turn = threading.Lock()
 
     def forget(self) -> None:
-        """Redis could not be reached: what looked absent must be seen absent anew."""
+        """Forget since when owners are silent. Called when Redis could not be reached: they could not beat either."""
         self._absent_since.clear()
         self._lease_absent_since.clear()
         self._unbegun_since.clear()
 
     def scan(self, now: float) -> None:
-        """Look once and take over what may be; raises redis-py's errors."""
+        """Look once, and take over what is due. ``now`` is monotonic. Raises redis-py's errors."""
         with self._turn:
             self.due_back = 0
             leased = self._take_over_leases(now)
@@ -78,14 +78,14 @@ class Recovery:
             self.due_back = leased + waited_for + len(to_settle) + unbegun + self._delayed()
 
     def close(self, seconds: float) -> None:
-        """What is being settled may take so long to end; what is cut short, another worker does again."""
+        """Wait up to ``seconds`` for jobs that are being settled. Another worker settles what is cut short."""
         with self._turn:
             self._settler.close(seconds)
 
     def _take_over_leases(self, now: float) -> int:
-        """Give back what dead workers had taken and not begun. How many leases may not be taken over yet.
+        """Put back jobs that dead workers leased and did not begin. Returns how many leases must still wait.
 
-        The job that such a worker had in hand is a run of its own from then on, and found as such.
+        The job that such a worker was running becomes a run of its own, which `_take_over_runs` finds.
         """
         found = {
             name: held
@@ -108,7 +108,7 @@ class Recovery:
         return waited_for
 
     def _take_over_runs(self, now: float) -> tuple[int, list[Abandoned]]:
-        """How many runs are not heard of and may not be taken over yet; and which are ours to settle."""
+        """Returns how many silent runs may not be taken over yet, and the runs that this worker must settle."""
         owned = {
             job_id: owner
             for job_id, owner in execution_reader.owners(self._connection).items()
@@ -130,10 +130,10 @@ class Recovery:
         return waited_for, left
 
     def _take_over(self, job_id: str, owner: Owner) -> list[Abandoned]:
-        """The job goes on, or is nobody's any more; else it is ours to settle, and returned."""
+        """Resume the job of a dead worker. Returns the run if this worker must settle it instead."""
         queue = self._queues[owner.queue]
         if owner.host == procfs.host_identity():
-            process_tree.kill_marked(MARK, owner.execution)  # what the dead horse started by exec
+            process_tree.kill_marked(MARK, owner.execution)  # programs that the dead horse's job started
             if owner.groups:
                 cgroup.kill_horses(Path(owner.groups), owner.pid, owner.start_time)
         try:
@@ -176,7 +176,7 @@ class Recovery:
         )  # fmt: skip
 
     def _delayed(self) -> int:
-        """Jobs of our queues that wait a while before they go on."""
+        """Number of resumed jobs of our queues that wait for their delay."""
         job_ids = cast("list[bytes]", self._connection.zrange(keys.DELAYED, 0, _LOOKED_AT_DELAYED - 1))
         if not job_ids:
             return 0
@@ -186,9 +186,9 @@ class Recovery:
             return sum(origin is not None and origin.decode() in self._queues for origin in pipeline.execute())
 
     def _put_back_unbegun(self, now: float) -> int:
-        """Jobs that somebody took and died before beginning: seen twice, two intervals apart, and in no lease.
+        """Put back jobs that were taken by a worker that died before it began them.
 
-        How many may not be put back yet.
+        Such a job is seen twice, two heartbeats apart, and is in no lease. Returns how many must still wait.
         """
         unbegun: dict[str, Queue] = {}
         for queue in self._queues.values():
@@ -214,5 +214,5 @@ def _abandoned(job_id: str, settler: Owner) -> Abandoned:
 
 
 def _known_dead(owner: Owner) -> bool:
-    """Whether the owner's process ran on this host and does not any more."""
+    """Whether the owner's process was on this host and has ended."""
     return owner.host == procfs.host_identity() and process_tree.is_gone(owner.pid, owner.start_time)
