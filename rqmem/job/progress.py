@@ -12,10 +12,11 @@ from redis import Redis
 
 from rqmem import child_ids
 from rqmem.errors import UnknownName
-from rqmem.rq_names import Job, JobStatus, StartedJobRegistry
+from rqmem.rq_names import Job, JobStatus, StartedJobRegistry, parse_composite_key
 from rqmem.store import execution_reader, ledger
 from rqmem.store.execution_records import RunRecord
 from rqmem.store.queue_waits import queues_of
+from rqmem.store.scripts import of_each
 from rqmem.values import dataclass
 
 MOST_SPLITS = 20
@@ -98,9 +99,14 @@ def _of_one(job_id: str, status: str, run: RunRecord) -> Progress:
     )
 
 
-def of_tree(connection: Redis, job_id: str, run: RunRecord, now: float) -> Progress:
-    """Of a job that has split, with those below it that have: at most `MOST_SPLITS`, those nearer to the top first."""
-    running = _running_children(connection)
+def of_tree(
+    connection: Redis, job_id: str, run: RunRecord, now: float, running: Counter[str] | None = None
+) -> Progress:
+    """Of a job that has split, with those below it that have: at most `MOST_SPLITS`, those nearer to the top first.
+
+    ``running``: of `running_children`, where it has been read for several jobs.
+    """
+    running = running_children(connection) if running is None else running
     found = {job_id: of_split(job_id, run, running[job_id], now)}
     below: dict[str, list[str]] = {}
     waiting = [job_id]
@@ -122,12 +128,13 @@ def _joined(job_id: str, found: Mapping[str, Progress], below: Mapping[str, list
     return replace(found[job_id], splits=tuple(_joined(each, found, below) for each in below[job_id]))
 
 
-def _running_children(connection: Redis) -> Counter[str]:
+def running_children(connection: Redis) -> Counter[str]:
     """Job id -> how many of its children workers have in hand, of whatever queue."""
     counts: Counter[str] = Counter()
-    for queue in queues_of(connection):
-        registry = StartedJobRegistry(queue.name, connection=connection)
-        for child_id, _ in registry.get_job_and_execution_ids(cleanup=False):
-            if (child := child_ids.parent_of(child_id)) is not None:
+    registries = [StartedJobRegistry(queue.name, connection=connection).key for queue in queues_of(connection)]
+    for members in of_each(connection, Redis.zrange, registries, 0, -1):
+        for member in members:
+            child = child_ids.parent_of(parse_composite_key(member.decode(errors="replace"))[0])
+            if child is not None:
                 counts[child[0]] += 1
     return counts

@@ -9,7 +9,7 @@ from typing import cast
 from redis import Redis
 
 from rqmem.events import JobStarted
-from rqmem.job.progress import of_tree
+from rqmem.job.progress import of_tree, running_children
 from rqmem.observe.job import Case
 from rqmem.observe.model import EndedSplitJob, JobRow, SplitJob
 from rqmem.observe.rq_jobs import read_jobs
@@ -64,10 +64,10 @@ def read_case(connection: Redis, job_id: str, now: float) -> Case:
 
 def read_splits(connection: Redis, now: float) -> list[SplitJob]:
     """The jobs that have split and wait for their children, by id."""
-    ids = splitting(connection)
+    ids, running = splitting(connection), running_children(connection)
     read = readable(lambda job_id: (job_id, execution_reader.run(connection, job_id)), ids, keys.run("*"))
     return [
-        SplitJob(job_id, record.job, of_tree(connection, job_id, record, now))
+        SplitJob(job_id, record.job, of_tree(connection, job_id, record, now, running))
         for job_id, record in read
         if record.split is not None
     ]

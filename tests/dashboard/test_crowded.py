@@ -15,6 +15,7 @@ from rqmem.dashboard.drawing import small_histogram
 from rqmem.dashboard.overview_views import mixed
 from rqmem.observe.problems import Finding
 from rqmem.policy.histogram import bucket
+from rqmem.store import keys
 from rqmem.store.history import history_writer
 from tests.journal_filling import a_run, register, remember
 
@@ -48,6 +49,19 @@ def test_the_overview_reads_all_alerts_once_for_all_types_that_leak(app: Flask, 
         read.append(calls(connection, "xrevrange") - before)
     assert "Export29Job" in page
     assert read == [1, 1]
+
+
+def test_the_jobs_that_run_are_read_once_for_all_that_have_split(app: Flask, connection: Redis) -> None:
+    register(connection, "w", *(f"q{number}" for number in range(5)))
+    client, read = app.test_client(), []
+    for parents in (1, 20):
+        for number in range(parents):
+            connection.sadd(keys.SPLITS, f"parent-{number}")
+            connection.hset(keys.run(f"parent-{number}"), mapping={"job": "shop.Export", "split_queue": "q0"})
+        before = calls(connection, "zrange")
+        assert f">{parents} job" in client.get("/splitting").text
+        read.append(calls(connection, "zrange") - before)
+    assert read[0] == read[1] > 0
 
 
 def test_the_types_are_filtered_by_name_and_outcome_on_the_page_and_in_the_api(app: Flask, connection: Redis) -> None:
