@@ -1,8 +1,8 @@
-"""Jobs that cannot go on and whose worker is dead: ended as RQ's `StartedJobRegistry.cleanup` ends abandoned jobs.
+"""Fails jobs of dead workers that cannot be resumed, as RQ's `StartedJobRegistry.cleanup` does.
 
-Only it does so when a heartbeat has run out, minutes later. Callbacks and exception handlers are user code, so a
-process of its own runs them: the heart must beat, and the main thread may be watching a horse. That process belongs
-to no job's tree. Whoever owns the run by then (`rqmem.store.executions.adopt`) settles it; cut short, it is done again.
+RQ's does it minutes later, when a heartbeat has expired. Callbacks and exception handlers are user code, so they run in
+a process of their own: the heart must beat, and the main thread may be watching a horse. This process belongs to no
+job's tree. The worker that has adopted the run (`rqmem.store.executions.adopt`) settles it, again if it was cut short.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Settler:
         self._closed = False
 
     def begin(self, found: Sequence[Abandoned], connection: Redis) -> int:
-        """Have those settled that are not settled yet, unless that is under way; how many have been since last time."""
+        """Begin to settle these, unless the process is busy. Returns how many were settled since the last call."""
         settled, self._left = max(0, self._left - len(found)), len(found)
         if self._busy() or self._closed or not found:
             return settled
@@ -91,7 +91,7 @@ class Settler:
         return False
 
     def _settle_all(self, found: Sequence[Abandoned]) -> None:
-        """In that process: nothing of the worker's job and horse is its own."""
+        """Runs in the process. It must not touch the worker's running job and horse."""
         linux.become_subreaper()
         self._pool.new_page()
         self._pool.group = self._worker._stopped_job_id = None

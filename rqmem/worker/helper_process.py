@@ -1,7 +1,7 @@
-"""A process next to a worker, forked from it, for what may take its time: it can slow no job and end no worker.
+"""A process forked from the worker for work that may be slow: it delays no job, and its death ends no worker.
 
-It ends when its worker closes its end of their socket, or is gone. It is of no job's tree: it begins before jobs run,
-and again between two jobs only, and the worker counts it among the processes that were there before.
+It ends when its worker closes the socket between them, or dies. It belongs to no job's process tree: it is forked
+before jobs run, or between two jobs, and the worker knows its pid.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class HelperProcess(ABC):
         self.serve(own)
 
     def tend(self) -> bool:
-        """Between two jobs: whether it had died and another one has begun."""
+        """Fork another one if it has died. Returns whether it did so. Called between two jobs."""
         if self.pid and process_tree.reap(self.pid):
             self.pid = 0
             self.died()
@@ -66,11 +66,11 @@ class HelperProcess(ABC):
         return True
 
     def died(self) -> None:
-        """It ended, and was not told to."""
+        """Called when the process has ended without being told to."""
         _log.warning("worker %s: %s has died; another begins soon", self._worker, self.what)
 
     def stop(self) -> bool:
-        """Have it do what it has been given, for a few seconds, and end for good. Whether it was done by then."""
+        """Let it finish its work, for a few seconds, and end. Returns whether it had finished."""
         end, self._end = self._end, None
         if end is not None:
             with contextlib.suppress(OSError):  # it is dead
@@ -81,7 +81,7 @@ class HelperProcess(ABC):
 
 
 def fork(work: Callable[[], object], failed: str) -> int:
-    """The pid of a process next to this one that does this and ends, and is gone when this one is.
+    """Fork a process that calls ``work`` and ends; it dies with this one. Returns its pid.
 
     Signals that systemd and terminals send to all processes are for the worker to decide about.
     """

@@ -1,9 +1,9 @@
 """The kernel's layer of the ceiling: a cgroup for each horse, with the limit at ceiling + reserve, and its page cache.
 
-The watcher acts before it; the kernel is there for what outruns or escapes the watcher: a burst of huge pages,
-data written to tmpfs without being mapped, full sockets and pipes, a worker that is stopped or dead. Where no group can
-be made there is no such layer, and nothing else changes. Page cache is charged to a group too, and gives it room
-(`rqmem.policy.page_cache`); who uses that room for anything else is found by reading the charge, in time.
+The watcher usually acts first. The kernel stops what is too fast for the watcher or invisible to it: a burst of huge
+pages, files in tmpfs, full sockets and pipes, a worker that is stopped or dead. If no cgroup can be made, only this
+layer is missing. Page cache is charged to a cgroup too, so the limit is raised by it (`rqmem.policy.page_cache`). A
+job that uses this room for other memory is found by reading the charge.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from rqmem.measure.charge import slack_bytes
 from rqmem.policy.ceiling import watch_interval
 from rqmem.policy.page_cache import MUCH_CACHE_BYTES, Charge, judge
 
-_NEAR_FRACTION = 0.5  # of the limit: it is time to look what the charge consists of
+_NEAR_FRACTION = 0.5  # of the limit: from here on, read what the charge consists of
 _MIN_LOOK_SECONDS = 0.002  # a look takes 60 µs
 Stopped = Callable[[], contextlib.AbstractContextManager[None]]
 _log = logging.getLogger("rqmem.worker")
 
 
 class HorseGroup(Group):
-    """The group of one horse, as worker and horse hold it: made with `make`, and ready from `begin` on.
+    """The cgroup of one horse. Worker and horse each have a copy. Made by `make`; call `begin` before use.
 
     Attributes:
         alarm_fd: to wait on (`rqmem.measure.cgroup.Group.alarm`).
-        suspected: the kernel may have killed in it; `killed` will tell.
+        suspected: the kernel may have killed a process in it; `killed` finds out.
         breach: at the last `look` the job held more than its ceiling and the reserve.
     """
 
@@ -52,14 +52,14 @@ class HorseGroup(Group):
         self._kills = 0
 
     def enter(self) -> None:
-        """The calling process and what it starts are in it from now on."""
+        """Move the calling process into the cgroup. A failure is logged only."""
         try:
             super().enter()
         except OSError as error:
             _log.warning("this horse has no cgroup: %s: %s", self.path, error.strerror)
 
     def hold(self, ceiling_bytes: int) -> None:
-        """The limit for a job with this ceiling. What is in use already may be above it: then it stays as it was."""
+        """Set the limit for a job with this ceiling. If more is in use already, the limit does not change."""
         base_bytes = ceiling_bytes + self._room
         with contextlib.suppress(OSError):
             self.set_limit(judge(self._reader.read(), base_bytes, base_bytes, self._slack).limit_bytes)
@@ -74,7 +74,7 @@ class HorseGroup(Group):
         if base_bytes == self._base and now < self._look_at:
             return self._look_at - now
         headroom_bytes: float = self._base
-        with contextlib.suppress(OSError):  # a group that somebody removed keeps nothing
+        with contextlib.suppress(OSError):  # somebody has removed the cgroup
             if base_bytes != self._base:
                 self._base, self._limit = base_bytes, self.limit_bytes()
             headroom_bytes = self._base - self._reader.total()
@@ -85,7 +85,7 @@ class HorseGroup(Group):
         return pause
 
     def _judge(self, stopped: Stopped) -> float:
-        """Read what the charge consists of and act on it; returns how much the job may grow until the next time."""
+        """Read what the charge consists of and act on it; returns how many bytes the job may still grow."""
         self._charge = charge = self._reader.read()
         judgement = judge(charge, self._base, self._limit, self._slack)
         self.breach = judgement.breach
@@ -98,14 +98,14 @@ class HorseGroup(Group):
         return self._base - charge.held_bytes
 
     def _set_limit(self, limit_bytes: int) -> bool:
-        """False when the kernel can not drop so much."""
+        """Returns False if the kernel cannot drop enough page cache for this limit."""
         done = self.set_limit(limit_bytes)
         if done:
             self._limit = limit_bytes
         return done
 
     def outside_bytes(self) -> int:
-        """What it is charged for and no process holds: files in tmpfs, the kernel's memory. Between two jobs."""
+        """Bytes charged that no process holds: files in tmpfs, kernel memory. Call it between two jobs."""
         with contextlib.suppress(OSError):
             if self._reader.total() >= MUCH_CACHE_BYTES:
                 charge = self._reader.read()
@@ -132,7 +132,7 @@ class HorseGroup(Group):
         return self.kernel_kills() > self._kills if self.counts_kernel_kills() else None
 
     def close(self) -> None:
-        """Close what it holds open; again is harmless."""
+        """Close its open files. It may be called again."""
         self._reader.close()
         if self.alarm_fd is not None:
             os.close(self.alarm_fd)

@@ -1,8 +1,8 @@
-"""The connection that code of users gets as ``job.connection``: one of its own.
+"""Gives user code a Redis connection of its own as ``job.connection``.
 
-Such code may leave anything on a connection: another database, an open transaction, a subscription, another user. The
-process goes on with a connection that no job has had, and the next job gets a new one. Objects of redis-py that a job
-keeps go on too, in the state in which its client was made.
+User code may leave a connection in any state: another database, an open transaction, a subscription, another user. So
+RQ's and rqmem's commands use a connection that no job gets, and each job gets a new one. Objects of redis-py that a
+job keeps stay usable; they reconnect with the settings that their client was made with.
 
 Not covered: a job that changes the classes of redis-py.
 """
@@ -23,7 +23,7 @@ _LENT = "_rqmem_lent"
 
 
 def lend(job: Job) -> None:
-    """Code of users runs next, and may use ``job``. Nothing connects before it does."""
+    """Call this before user code that may use ``job``. It connects only when that code does."""
     values = vars(job)
     own = values.get("connection")
     if _LENT not in values and isinstance(own, Redis):  # a job of a lease may not have been read yet
@@ -32,11 +32,11 @@ def lend(job: Job) -> None:
 
 
 def take_back(job: Job) -> None:
-    """Such code has ended. Again is harmless."""
+    """Call this after such code. It may be called again."""
     own, pool = vars(job).pop(_LENT, (None, None))
     if own is not None:
         job.connection = own
-        with contextlib.suppress(Exception):  # code of users has had it
+        with contextlib.suppress(Exception):  # user code may have broken it
             pool.disconnect(inuse_connections=False)
 
 

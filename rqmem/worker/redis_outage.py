@@ -1,6 +1,6 @@
-"""A worker outlives a Redis which is away or refuses, between its jobs and around them.
+"""Keeps the worker alive between and around its jobs while Redis is away or refuses.
 
-Stock RQ ends the worker on an error of Redis between two jobs, with exit code 0. Here it waits
+Plain RQ ends the worker on an error of Redis between two jobs, with exit code 0. Here it waits
 (`rqmem.store.retrying`). Any other error that nobody handles ends the worker with `WorkerBroken`. How it waits for a
 job is in `rqmem.worker.next_job`, how outcomes are committed in `rqmem.worker.commit`.
 """
@@ -27,9 +27,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def step_of_work(method: F) -> F:
-    """A method that RQ's loop in `work` calls: an error that leaves the last one of them has ended the worker.
+    """Decorate a method that RQ's loop in `work` calls. It notes the error that ends the loop in ``broken_by``.
 
-    The heart's thread calls some of them too. What it meets does not end the worker.
+    The heart's thread calls some of these methods too; its errors do not end the worker.
     """
 
     @functools.wraps(method)
@@ -63,7 +63,7 @@ class RedisOutage:
         self.broken_by: BaseException | None = None
 
     def check(self) -> None:
-        """Raise `WorkerBroken` for an error that has ended RQ's loop, which logs it and returns as if all were well."""
+        """Raise `WorkerBroken` if an error has ended RQ's loop. RQ only logs it, and `work` returns as usual."""
         error = self.broken_by
         if error is not None and not isinstance(error, StopIteration):  # a mock that has run out, in RQ's tests
             what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
@@ -71,7 +71,7 @@ class RedisOutage:
             raise WorkerBroken(f"worker {name} was ended by an error that nobody handled: {what}") from None
 
     def skipping(self, what: str, step: Callable[[], None]) -> None:
-        """Skip a write that Redis does not take now and that is repeated soon. Whatever comes next waits for Redis."""
+        """Do a write that is repeated soon anyway; skip it while Redis is away or refuses."""
         try:
             step()
         except RedisError as error:
@@ -81,12 +81,12 @@ class RedisOutage:
             _log.debug("worker %s: %s skipped: %s", self._worker.name, what, described(error))
 
     def stop_if_told(self) -> None:
-        """Raise `StopRequested` if so. RQ's signal handler raises it too, and `logging`, for one, swallows that."""
+        """Raise `StopRequested` after a request to stop. RQ's handler raises it too, but `logging` may swallow that."""
         if self._worker._shutdown_requested_date is not None:
             raise StopRequested
 
     def wait_for(self, what: str, step: Callable[[], object]) -> None:
-        """Do this once Redis answers, unless the worker is asked to stop."""
+        """Repeat ``step`` until Redis answers. Raises `StopRequested` if the worker is asked to stop meanwhile."""
 
         def unless_stopped() -> None:
             self.stop_if_told()
@@ -95,7 +95,7 @@ class RedisOutage:
         until_redis_answers(unless_stopped, what)
 
     def hears_again(self, error: Exception, pubsub: PubSub) -> bool:
-        """Whether the thread that hears commands goes on, after a pause: it does where Redis was away or refused."""
+        """Whether RQ's command thread goes on: pauses and returns True if Redis was away or refused."""
         if unavailable(error) is None:
             return False
         now = time.monotonic()
@@ -104,6 +104,6 @@ class RedisOutage:
                          self._worker.name, described(error))  # fmt: skip
         self._deaf_at = now
         if pubsub.connection is not None:
-            pubsub.connection.disconnect()  # it subscribes when it connects anew
+            pubsub.connection.disconnect()  # it subscribes again when it reconnects
         time.sleep(_COMMAND_PAUSE_SECONDS)
         return True

@@ -1,6 +1,6 @@
-"""What becomes of a job whose execution ended early: it goes on from its cursor, or it fails.
+"""Decides whether a job whose execution ended early is resumed from its cursor or fails.
 
-One place for every way to get here: unwound in the horse, killed, horse lost, worker lost. The
+This is the same for each cause: the job unwound, its horse was killed or lost, its worker was lost. The
 decision is `rqmem.policy.after_breach`'s, the commit one script (`rqmem.store.executions.requeue`).
 """
 
@@ -29,10 +29,10 @@ _SHOWN_HISTORY = 3
 
 @dataclass(frozen=True)
 class EndedEarly:
-    """An execution that ended before its job did, and what is known of it.
+    """An execution that ended before its job did.
 
-    ``position`` is the place last named; ``worker`` tells it in events, and need not be the one that ran it.
-    ``limit_mb``: the ceiling that was breached; ``allowed_mb``: the most that the worker allows, None: any.
+    ``position``: the last named place in the job. ``worker``: the worker that settles it, perhaps another than ran it.
+    ``limit_mb``: the ceiling that was breached. ``allowed_mb``: the highest ceiling the worker allows; None: any.
     """
 
     job: Job
@@ -47,10 +47,10 @@ class EndedEarly:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will become of the job: it goes on (``goes_on``), else the caller fails it; ``next`` says so in words.
+    """What happens to the job. ``goes_on``: it is resumed; None: the caller fails it. ``next``: the same in words.
 
-    ``step``: under this ceiling. ``gave_up``: it wanted to be resumed, and may not. ``history``: how its executions
-    ended, with this one.
+    ``step``: the higher ceiling it gets. ``gave_up``: it could be resumed, but its budget does not allow it.
+    ``history``: how its executions ended, this one included.
     """
 
     ended: EndedEarly
@@ -66,7 +66,7 @@ class Plan:
     history: tuple[str, ...] = ()
 
     def carry_out(self) -> bool:
-        """Put the job back where it goes on. Whether the execution is settled: else the caller fails the job."""
+        """Put the job back into its queue if it is resumed. Returns False if the caller must fail it."""
         if self.goes_on is None:
             if self.gave_up is not None:
                 events.emit(self.gave_up)
@@ -87,7 +87,7 @@ class Plan:
 
 
 def plan(ended: EndedEarly, max_resumes: int) -> Plan:
-    """Whether the job goes on from its cursor: where it asked for that and its budget allows."""
+    """Decide whether the job goes on from its cursor: if it is resumable and its budget allows."""
     job = ended.job
     record = execution_reader.run(job.connection, job.id)
     opened = _opened(job, record)
@@ -159,13 +159,13 @@ def _place(ended: EndedEarly) -> str:
 
 
 def _cursor(record: RunRecord) -> str:
-    """The cursor for people: null where nothing is done yet, and never more than 200 characters."""
+    """The cursor as text for people: null if nothing is done yet, 200 characters at most."""
     stage = record.stage or 0
     return json.dumps(_shown(record.cursors.get(stage)) if record.items.get(stage) else None)[:200]
 
 
 def may_go_on(job: Job, record: RunRecord) -> bool:
-    """Whether the job asked for it. One that died before its class could say so has done nothing yet: it may."""
+    """Whether the job is resumable. A job that died before its class was known has done nothing yet: it is, too."""
     if _opened(job, record):
         return record.on_breach in after_breach.GOES_ON or record.split is not None
     path, dot, name = (path_of(job) or "").rpartition(".")
@@ -178,7 +178,7 @@ def _opened(job: Job, record: RunRecord) -> bool:
 
 
 def _told(history: tuple[str, ...], most: int) -> str:
-    """What went before, for the last word: the newest few."""
+    """The newest ``most`` entries of the history, as text for the final error."""
     shown = history[-most:] if most else ()
     more = f" (and {len(history) - len(shown)} before these)" if len(history) > len(shown) else ""
     return f"; earlier runs ended with {'; '.join(shown)}{more}" if shown else ""
@@ -198,13 +198,13 @@ def remember(job: Job, breach: events.Breach) -> None:
     except Exception as error:  # noqa: BLE001  a serializer raises what it likes; the record is kept all the same
         _log.debug("job %s: meta cannot be written: %s", job.id, error)
         return
-    if job.connection.hexists(job.key, "status"):  # else it was deleted meanwhile
+    if job.connection.hexists(job.key, "status"):  # otherwise it was deleted meanwhile
         job.connection.hset(job.key, "meta", text)
         job.meta["rqmem"] = meta["rqmem"]
 
 
 def _shown(cursor: Any) -> Any:
-    """Of a position in a list (`rqmem.sources.position`) only the number."""
+    """The cursor to show: of a position in a list (`rqmem.sources.position`) only the number."""
     if isinstance(cursor, list):
         return [_shown(each) for each in cursor]
     return cursor["done"] if isinstance(cursor, dict) and "done" in cursor else cursor

@@ -26,7 +26,7 @@ def queue_of(worker: Worker, name: str, connection: Redis | None = None) -> Queu
 class OnConnection:
     """RQ's worker over another connection, as `self` of one of RQ's own methods.
 
-    What that method sets stays in here. What it calls is the worker's own, and must not need the connection.
+    Attributes that the method sets stay in this object. Methods that it calls are the worker's, on its own connection.
     """
 
     def __init__(self, worker: Worker, connection: Redis | Existing) -> None:
@@ -38,7 +38,7 @@ class OnConnection:
 
 
 def own_methods(worker: Worker, names: Iterable[str]) -> list[str]:
-    """Those of the worker's methods that are neither RQ's nor ours, also where somebody has replaced one of these."""
+    """Those of ``names`` that are overridden or replaced by code other than RQ's and rqmem's."""
     return [name for name in names if name in vars(worker) or not _is_known(type(worker), name)]
 
 
@@ -49,7 +49,7 @@ def _is_known(worker_class: type, name: str) -> bool:
 
 
 class OneLine(logging.Logger):
-    """RQ's logger, but for an error: this line in place of the traceback; empty: nothing."""
+    """RQ's logger, but an error is logged as ``line`` instead of a traceback; an empty line: not at all."""
 
     def __init__(self, line: str) -> None:
         super().__init__("rq.worker", logging.ERROR)

@@ -31,7 +31,7 @@ class WarmHorse:
 
     @classmethod
     def fork(cls, page: SharedPage, serve: Callable[[Channel], NoReturn]) -> WarmHorse:
-        """Fork from the main thread; ``serve`` is the horse's life."""
+        """Fork a horse, from the main thread. ``serve`` is its main loop, and ends the process."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
@@ -44,13 +44,13 @@ class WarmHorse:
         return cls(pid, Channel(ours), page)
 
     def unwatch(self) -> None:
-        """Nobody watches it any more; again is harmless."""
+        """Close the watcher, if there is one. It may be called again."""
         watcher, self.watcher = self.watcher, None
         if watcher is not None:
             watcher.close()
 
     def end(self) -> None:
-        """Have it leave, by force if it does not within a second, and reap it."""
+        """Let the horse end, kill it if it has not ended after a second, and reap it."""
         self.unwatch()
         self.channel.close()
         process_tree.end_child(self.pid, _LEAVE_SECONDS)

@@ -1,4 +1,4 @@
-"""A fork of the worker that ends a job in place of its horse, since callbacks are user code; watched as a job is."""
+"""A fork of the worker that settles the job of a lost horse. It runs callbacks, so it is watched like a job."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.imports import check_importable
 from rqmem.worker.watcher import Identity, Watcher
 
-_VERDICT_SECONDS = 60  # for all but the callback, which has a time limit of its own
+_VERDICT_SECONDS = 60  # time for all but the callback, which has its own limit
 
 
 class WatchedFork:
@@ -30,10 +30,10 @@ class WatchedFork:
     def settle(
         self, job: Job, queue: Queue, settle: Callable[[], None], *, callback: str, seconds: int, outcome: str
     ) -> None:
-        """Have ``settle`` called in a fork of this process. Cut short, it has maybe not settled anything.
+        """Call ``settle`` in a fork of this process. If the fork dies, the caller must record the outcome.
 
         Args:
-            callback: the kind of callback that it calls, and ``seconds`` the time limit of that.
+            callback: the kind of callback that it calls; ``seconds``: the time limit of that callback.
             outcome: how the job ended, for integrations.
         """
         worker, pool = self._worker, self._pool
@@ -50,7 +50,7 @@ class WatchedFork:
             worker._is_horse = True
             self._with_integrations(job, queue, active, settle, outcome)
 
-        # Where it fails the worker gives the verdict.
+        # If it fails, the worker records the outcome.
         pid = fork(as_a_horse, f"worker {worker.name}: the verdict on job {job.id} was cut short")
         watcher = Watcher(pid, page, Identity(job_type(job), job.id, queue.name, worker.name), pool.config, known)
         try:

@@ -13,8 +13,8 @@ class Setup:
     """One worker, and the same in all processes that are forked from it.
 
     Attributes:
-        config: its settings, as it was given them. `HorsePool.config` is completed by what the start measures.
-        kill_after_seconds: a job that goes on for so long after its time limit is killed.
+        config: its settings, as given. `HorsePool.config` also has what the start measures.
+        kill_after_seconds: a job that still runs this long after its time limit is killed.
     """
 
     name: str

@@ -1,11 +1,11 @@
 """A lease in the horse: it takes jobs, runs them and commits them by itself, until one of them is no plain success.
 
-For each job it writes to the shared page which job that is, sends what has finished before, and runs the job's code.
+For each job it writes the job to the shared page, sends finished jobs for commit, and runs the job's code.
 
-- `rqmem.worker.horse.lease_commits` sends what has finished, and reads replies later;
-- `rqmem.worker.horse.lease_batches` says how many are taken and when, and waits where there are none;
-- `rqmem.worker.horse.lease_hand_over` has RQ's own methods end what is no plain success, which ends the lease;
-- `rqmem.worker.horse.leased_job` says which jobs may run here, and what `rq.get_current_job` gives them.
+- `rqmem.worker.horse.lease_commits` sends finished jobs for commit, and reads the replies later;
+- `rqmem.worker.horse.lease_batches` decides how many jobs are taken and when, and waits if there are none;
+- `rqmem.worker.horse.lease_hand_over` ends a job that is no plain success by RQ's methods, which ends the lease;
+- `rqmem.worker.horse.leased_job` decides which jobs may run here, and is what `rq.get_current_job` returns.
 
 Promises: no job begins while the worker recalls the lease, while Redis is away, or before an earlier job's refusal is
 dealt with. What was taken and has not begun goes back to its queue before the lease ends; if Redis does not answer, the
@@ -62,21 +62,21 @@ if TYPE_CHECKING:
 
 _MOST_KINDS = 100  # of jobs in one report
 _LONGEST_TIME = 2**31 - 1  # seconds
-_OLD_SECONDS = 0.02  # a job that was taken so long ago may have been cancelled: its start is awaited
+_OLD_SECONDS = 0.02  # a job taken longer ago may be cancelled: wait for the reply to its start
 _LEAVE_SECONDS = 1.0
 _JOB_ID = environment.Again("RQ_JOB_ID")
-_NOT_PLAIN = (Retry, Pending)  # what a job may return, and RQ's or our own methods deal with
+_NOT_PLAIN = (Retry, Pending)  # return values that RQ's or our own methods must handle
 _log = logging.getLogger("rqmem.worker")
 _RECALLED = "it was recalled"
 _OF_ANOTHER_KIND = "a job of another kind is next"
 
 
 class Lease:
-    """One lease in the horse. `run` is all of it.
+    """One lease in the horse: `run` does all of it. In the horse's main thread.
 
     Attributes:
-        hooks: around the jobs; None: there are none.
-        here: the last job, as its code has seen the horse.
+        hooks: hooks around the jobs; None: there are none.
+        here: the `Horse` of the last job.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class Lease:
         return False
 
     def _run_all(self, batch: Batch) -> bool:
-        """The jobs of a batch. Whether to go on."""
+        """Run the jobs of a batch. Returns whether the lease goes on."""
         batches = self._batches
         for number, job in enumerate(batch.jobs):
             batches.reached(number)
@@ -191,10 +191,10 @@ class Lease:
     # One job
 
     def _run(self, job: Taken, *, first: bool) -> bool:
-        """One job. Whether the next one may begin.
+        """Run one job. Returns whether the next one may begin.
 
         Args:
-            first: of its batch. Redis is told that it begins, since it might be the one that kills the worker.
+            first: the first of its batch: Redis is told that it begins, in case it kills the worker.
         """
         page, order = self._page, self._order
         if page.recalled or page.stop_asked:
@@ -252,13 +252,13 @@ class Lease:
         return self._as_before(known)
 
     def _begin(self, job: Taken, known: LeasedType, execution: bytes, limit_seconds: int, *, first: bool) -> bool:
-        """It is the job in hand. False: it does not begin, and has been left to others or is refused by Redis."""
+        """Make it the current job. Returns False if it must not begin: the lease is recalled, or Redis refuses it."""
         page = self._page
         self._held.next_job()
         page.begin_leased(
             job.id, job.created_at, execution, self._order.queues[job.queue], known.job_type, limit_seconds
         )
-        if page.recalled:  # the worker has not seen this one, or gives it back: either way it has not begun
+        if page.recalled:  # it has not begun: the worker puts it back
             page.advance(Event.RETURNED)
             return self._stop(_RECALLED)
         batches = self._batches
@@ -313,7 +313,7 @@ class Lease:
         return user_code.run_user_code(here, call)
 
     def _fetch_visible(self) -> Job:
-        """In the job's own code: have RQ show the job as running, and read it."""
+        """Called by the job's own code: make RQ show the job as running, and read it."""
         self._visible = True
         if self._held.held:
             self._held.write()
@@ -324,7 +324,7 @@ class Lease:
         return job
 
     def _claim(self, record: HeldRecord) -> None:
-        """In the job's own code: from now on the run has a record in Redis, which only its owner may write."""
+        """Called by the job's own code: claim the job and write its run's record to Redis. Raises `RunTakenOver`."""
         self._visible = True
         if self._hand_over.show(self._job, record) != "shown":
             raise RunTakenOver(f"job {self._job.id.decode()}: another worker took it over, or somebody has ended it")
@@ -332,7 +332,7 @@ class Lease:
     # After it
 
     def _serialized(self, result: Any) -> bytes | None:
-        """None: the job returned None, or what RQ's own methods deal with; as what no serializer takes."""
+        """The serialized result. None if it is None, cannot be serialized, or must be handled by RQ's own methods."""
         if result is None or isinstance(result, _NOT_PLAIN):
             return None
         try:
@@ -381,7 +381,7 @@ class Lease:
             ran.freed_mb += figures.freed_mb
 
     def _as_before(self, known: LeasedType) -> bool:
-        """Whether the next job may run in this horse, as far as a look of some microseconds tells."""
+        """Whether the next job may run in this horse. A quick look of some microseconds decides."""
         page = self._page
         if page.breach_seq == page.seq:
             return self._stop(f"{known.job_type} was found above its ceiling")
@@ -393,7 +393,7 @@ class Lease:
         return self._stop(f"{known.job_type} has {left}") if left else True
 
     def _end_with(self, job: Job | None, why: str) -> bool:
-        """The job in hand was no plain success. None: it is not ours."""
+        """End the lease after a job that was no plain success. ``job`` is None if it is not ours."""
         self._end = replace(self._end, handed_over=True)
         if self.hooks is not None and self.here is not None and job is not None:
             self.hooks.after(self.here, job, self._page.outcome)
@@ -401,7 +401,7 @@ class Lease:
         return self._stop(why)
 
     def _on_alarm(self, number: int, frame: FrameType | None) -> None:
-        """The worker says that the job's time is over. A signal that comes late is none of the next job's."""
+        """Handler of SIGALRM, which the worker sends when the job's time is over. A late one does nothing."""
         page = self._page
         over = 0 < page.limit_seconds <= time.monotonic() - page.started_at
         if page.in_user_code and page.started_at and over and not page.breached:
@@ -417,6 +417,6 @@ def _uncompressed(data: bytes) -> bytes:
 
 
 def _is_brief() -> bool:
-    """Whether nobody wants to hear what each run tells, also a short one that ends well."""
+    """Whether no log and no hook wants the routine events of short runs that end well."""
     routine = (events.JobStarted, events.Checkpoint, events.ChunkDone, events.RunEnded)
     return not tells_routine() and not any(issubclass(each, kind) for kind, _ in hooks.listeners() for each in routine)
