@@ -41,7 +41,9 @@ def queues() -> str:
     """Is each queue being worked on?"""
     snapshot = read_snapshot(state().connection, time.time(), state().where)
     unserved = {each.name for each in snapshot.queues if each.queued and not snapshot.serving(each.name)}
-    ordered = sorted(snapshot.queues, key=lambda each: (each.name not in unserved, each.name))
+    ordered = sorted(
+        snapshot.queues, key=lambda each: (each.name not in unserved, not (each.queued or each.started), each.name)
+    )
     return render_template("queues.html", snapshot=snapshot, queues=at_once(ordered), unserved=len(unserved))
 
 

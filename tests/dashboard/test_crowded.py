@@ -64,6 +64,13 @@ def test_the_jobs_that_run_are_read_once_for_all_that_have_split(app: Flask, con
     assert read[0] == read[1] > 0
 
 
+def test_of_very_many_queues_those_with_jobs_are_shown(app: Flask, connection: Redis) -> None:
+    register(connection, "w", *(f"idle-{number}" for number in range(130)), "zebra")
+    assert "/queues/zebra/pause" not in app.test_client().get("/queues").text
+    connection.rpush("rq:queue:zebra", "waits")
+    assert "/queues/zebra/pause" in app.test_client().get("/queues").text
+
+
 def test_the_types_are_filtered_by_name_and_outcome_on_the_page_and_in_the_api(app: Flask, connection: Redis) -> None:
     now, client = time.time(), app.test_client()
     crowd(connection, 3)
