@@ -1,7 +1,7 @@
-"""The event ring: what happens in the horse, told to its worker through memory that both share.
+"""The event ring: sends the horse's events to its worker through shared memory.
 
-The horse writes lines, the worker reads them when it likes; nothing waits, nothing is locked, and what a killed
-horse had written stays readable. It is a ring: a reader that comes too late loses the oldest lines, and hears of that.
+The horse writes lines, and the worker reads them later. Nobody waits and there are no locks. Lines of a killed horse
+stay readable. A reader that comes too late loses the oldest lines, and `read` reports that.
 """
 
 from __future__ import annotations

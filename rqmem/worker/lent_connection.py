@@ -2,7 +2,7 @@
 
 User code may leave a connection in any state: another database, an open transaction, a subscription, another user. So
 RQ's and rqmem's commands use a connection that no job gets, and each job gets a new one. Objects of redis-py that a
-job keeps stay usable; they reconnect with the settings that their client was made with.
+job keeps after its end stay usable.
 
 Not covered: a job that changes the classes of redis-py.
 """

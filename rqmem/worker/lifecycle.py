@@ -114,7 +114,7 @@ class Lifecycle:
 
     @contextlib.contextmanager
     def _stops_at_once(self) -> Iterator[None]:
-        """In here, where it may take long, a request to stop raises. Elsewhere that would leave a thing half begun."""
+        """Within this block a request to stop raises at once. It is used only around steps that may take long."""
         self._outage.stop_if_told()
         self._stop_raises = True
         try:
@@ -179,7 +179,7 @@ class Lifecycle:
         return bool(own)
 
     def new_recorder(self) -> Recorder:
-        """What the worker remembers for others, from here on."""
+        """Make the recorder, which collects what the worker writes to the history."""
         setup = self._setup
         about = About(
             worker=setup.name,
@@ -227,7 +227,7 @@ class Lifecycle:
         return "in place" if can_restart(sys.argv[0]) else "none"
 
     def restart(self) -> None:
-        """Somebody wants it to begin anew: it stops as at SIGTERM, and `work` does the rest. From any thread."""
+        """Stop the worker as at SIGTERM; `work` then restarts it. From any thread."""
         if self.way_to_restart() == "none":
             _log.warning("worker %s: told to restart, but it is part of another program, so it goes on",
                          self._setup.name)  # fmt: skip
@@ -242,7 +242,7 @@ class Lifecycle:
 
     @contextlib.contextmanager
     def leaving(self) -> Iterator[None]:
-        """In here a first request to stop changes nothing: this is the end. A second one ends the worker at once."""
+        """Within this block the worker ends: a first request to stop is ignored, a second one exits at once."""
         handlers = {number: signal.getsignal(number) for number in _STOPS}
         firsts = [number for number in _STOPS if handlers[number] in (self._stop_early, self._worker.request_stop)]
         if threading.current_thread() is not threading.main_thread():
@@ -262,7 +262,7 @@ class Lifecycle:
             signal.signal(each, self._worker.request_force_stop)
 
     def leave(self) -> None:
-        """End what `start` has begun, as far as it came; once."""
+        """End what `start` has begun, even if it did not finish. A second call does nothing."""
         snapshots, self._snapshots = self._snapshots, None
         if snapshots is None:
             return

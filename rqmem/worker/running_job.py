@@ -16,7 +16,7 @@ from rqmem.worker.horse.source_lines import described_growth
 from rqmem.worker.shared_memory import SharedPage
 
 LEAST_POINTS = 2
-"""A curve with fewer says nothing."""
+"""A curve with fewer points is not kept."""
 _LASTS_SECONDS = 0.01  # under a lease nobody sees shorter jobs
 
 
@@ -100,7 +100,7 @@ class RunningJob:
         )  # fmt: skip
 
     def run(self, outcome: str, worker: str, code_version: str, now: float) -> Run:
-        """How the execution went, as far as anybody knows: a killed job tells no figures of its own."""
+        """The record of the execution. A killed job has reported no figures, so they are missing."""
         page, breach, ended = self.page, self.breach, self.ended
         peaks = [self.initial_mb, to_mb(page.peak_bytes)]
         peaks += [breach.peak_mb] if breach else []
