@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 from rq import Callback, Queue
-from rq.job import JobStatus
+from rq.job import Job, JobStatus
 
-from rqmem.worker.lent_connection import lend, take_back
+from rqmem.worker.lent_connection import lend, lent, take_back
 from tests import connection_jobs
 from tests.conftest import WorkOff
 
@@ -39,9 +39,27 @@ def test_a_connection_is_lent_once_and_taken_back_once(queue: Queue, connection:
     job = queue.enqueue(connection_jobs.succeed)
     for _ in range(2):
         lend(job)
-    lent = job.connection
-    assert lent is not connection and lent.ping()
+    own = job.connection
+    assert own is not connection and own.ping()
     for _ in range(2):
         take_back(job)
     assert job.connection is queue.connection
-    assert lent.ping(), "who keeps it can go on"
+    assert own.ping(), "who keeps it can go on"
+
+
+def test_a_client_that_no_job_has_used_serves_the_next_one_and_a_changed_one_does_not(connection: Redis) -> None:
+    clients = []
+    for change in (
+        lambda client: None,
+        lambda client: client.connection_pool.connection_kwargs.update(db=5),
+        lambda client: client.response_callbacks.clear(),
+        lambda client: client.ping(),
+        lambda client: None,
+    ):
+        job = Job("one", connection=connection)
+        with lent(job):
+            clients.append(job.connection)
+            change(job.connection)
+        assert job.connection is connection
+    first, second, third, fourth, fifth = clients
+    assert first is second and len({id(each) for each in (second, third, fourth, fifth)}) == 4
