@@ -39,7 +39,6 @@ class LeaseConnection:
         self._replies: deque[Any] = deque()
         self._lost = False
         self._takes: dict[tuple[object, ...], bytes] = {}  # packed: with batches of one that is a fifth of the CPU time
-        self._held = b""  # goes with the next command
         self._worker = worker
         self._keys = [keys.taken(worker), keys.lease(worker)]
         of_worker = (f"{RQ_KEY_PREFIX}:worker:{worker}", WORKER_EXECUTIONS_KEY_TEMPLATE.format(worker))
@@ -65,22 +64,18 @@ class LeaseConnection:
         """Whether the next reply is that to a `send_take`."""
         return self._owed[0][0] == "take"
 
-    def send_take(
-        self, queues: Sequence[str], k: int, owner: Owner | None = None, moved: Sequence[Moved] = (), *,
-        with_next: bool = False,
-    ) -> None:  # fmt: skip
+    def send_take(self, queues: Sequence[str], k: int, owner: Owner | None = None, moved: Sequence[Moved] = ()) -> None:
         """Take up to ``k`` jobs from the queues, the first ones first.
 
         Args:
             owner: opens the lease; None: it is open.
             moved: jobs that go back to the front of their queues before that.
-            with_next: it may wait for the next command, or for a reply that is read.
         """
         same = k, owner, *moved, *queues
         if (command := self._takes.get(same)) is None:
             self._takes.clear()
             command = self._takes[same] = self._take_command(queues, k, owner, moved)
-        self._send("take", command, with_next=with_next)
+        self._send("take", command)
 
     def _take_command(self, queues: Sequence[str], k: int, owner: Owner | None, moved: Sequence[Moved]) -> bytes:
         names = [*self._keys, keys.LEASES, WORKERS_SUSPENDED, keys.PAUSED]
@@ -117,8 +112,6 @@ class LeaseConnection:
     def read(self) -> Batch | Stepped:
         """The next reply. Raises redis-py's errors."""
         kind, _ = self._owed[0]
-        if self._held:
-            self._write(b"")
         if not self._replies:
             self._replies.append(self._read_reply())
             if isinstance(self._replies[0], NoScriptError):
@@ -135,16 +128,12 @@ class LeaseConnection:
             self._connection.disconnect()
         self._owed.clear()
         self._replies.clear()
-        self._held = b""
         self._pool.release(self._connection)
 
-    def _send(self, kind: str, command: bytes, *, with_next: bool = False) -> None:
+    def _send(self, kind: str, command: bytes) -> None:
         self._owed.append((kind, command))
         self._check()
-        if with_next:
-            self._held += command
-        else:
-            self._write(command)
+        self._write(command)
 
     def _check(self) -> None:
         # redis-py would silently open another one, and replies would answer other commands. A job's code may have
@@ -155,8 +144,7 @@ class LeaseConnection:
     def _write(self, command: bytes) -> None:
         try:
             # without a PING, whose reply nobody would read
-            self._connection.send_packed_command([self._held + command], check_health=False)
-            self._held = b""
+            self._connection.send_packed_command([command], check_health=False)
         except (RedisConnectionError, RedisTimeoutError):
             self._lost = True
             raise

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from redis import Redis
 from rq import Queue
 
 from rqmem.store import keys
-from tests.lease.driver import QUEUES, Lease, cut, ids, taken
+from tests.lease.driver import Lease, ids
 
 IDS = ["a", "b", "c", "d", "e"]
 
@@ -22,30 +22,6 @@ def ada(connection: Redis) -> Iterator[Lease]:
     one = Lease(connection)
     yield one
     one.link.close()
-
-
-@pytest.mark.parametrize("sent_by", [lambda ada: ada.send_step(), lambda ada: None], ids=["the next step", "a read"])
-def test_a_take_may_wait_for_what_is_sent_or_read_next(
-    ada: Lease, connection: Redis, sent_by: Callable[[Lease], None]
-) -> None:
-    ada.take(1)
-    ada.link.send_take(QUEUES, 1, with_next=True)
-    assert taken(connection, "ada") == ["a"]
-    sent_by(ada)
-    assert ids(ada.link.read_batch()) == ["b"]
-    assert taken(connection, "ada") == ["a", "b"]
-    while ada.link.owed:
-        assert ada.link.read_step().next == ""
-
-
-def test_a_take_that_waits_is_gone_with_its_connection(ada: Lease, connection: Redis) -> None:
-    ada.take(1)
-    ada.link.send_take(QUEUES, 1, with_next=True)
-    cut(ada.link)
-    ada.link.close(broken=True)
-    ada.link = Lease(connection).link
-    ada.step()
-    assert taken(connection, "ada") == ["a"]
 
 
 def test_the_same_take_is_sent_with_other_queues_and_sizes(ada: Lease) -> None:

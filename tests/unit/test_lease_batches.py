@@ -26,7 +26,7 @@ class Played:
     def send(self) -> None:
         self.sent += 1
 
-    def ask(self, k: int, *, opens: bool, moved: Sequence[Any] = (), with_next: bool = False) -> None:
+    def ask(self, k: int, *, opens: bool, moved: Sequence[Any] = ()) -> None:
         assert opens == (not self.asked)
         self.asked.append(k)
 

@@ -30,7 +30,7 @@ class PlayedLink:
     def next_is_batch(self) -> bool:
         return self._owed[0] is None
 
-    def send_take(self, *_: Any, **__: Any) -> None:
+    def send_take(self, *_: Any) -> None:
         self._owed.append(None)
 
     def send_step(self, finished: Sequence[bytes], seconds: float, begins: bytes = b"") -> None:

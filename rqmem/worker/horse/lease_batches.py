@@ -69,7 +69,7 @@ class Batches:
         if number == self._half and time.monotonic() - self._began < _AHEAD_SECONDS:
             k = min(self.k, self._left - (len(self._batch.jobs) - number))
             if k > 0 and time.monotonic() - self._opened_at < self._order.seconds:
-                self._ask(k, with_next=number == 0)  # which announces the first job
+                self._ask(k)
                 self._asked_ahead = True
 
     def take_too_long(self, number: int) -> str:
@@ -151,6 +151,6 @@ class Batches:
             return None
         return batch
 
-    def _ask(self, k: int, moved: Sequence[Moved] = (), *, with_next: bool = False) -> None:
-        self._commits.ask(k, opens=not self._is_open, moved=moved, with_next=with_next)
+    def _ask(self, k: int, moved: Sequence[Moved] = ()) -> None:
+        self._commits.ask(k, opens=not self._is_open, moved=moved)
         self._asked_at = time.monotonic()

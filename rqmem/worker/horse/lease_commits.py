@@ -69,16 +69,15 @@ class Commits:
     def _link(self) -> LeaseConnection:
         return self._opened or self.open()
 
-    def ask(self, k: int, *, opens: bool = False, moved: Sequence[Moved] = (), with_next: bool = False) -> None:
+    def ask(self, k: int, *, opens: bool = False, moved: Sequence[Moved] = ()) -> None:
         """Ask for up to ``k`` jobs, which `batch` gives.
 
         Args:
             opens: none of this lease has been taken before.
             moved: jobs that go back to the front of their queues first.
-            with_next: a step follows at once, and both go as one.
         """
         owner = self._order.owner if opens else None
-        self._link.send_take(self._order.queues, k, owner, moved, with_next=with_next)
+        self._link.send_take(self._order.queues, k, owner, moved)
 
     def batch(self) -> Batch:
         """The jobs that were asked for."""
