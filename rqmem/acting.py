@@ -10,7 +10,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from rqmem.errors import RqmemError
+from rqmem.errors import ConfigError, RqmemError
 from rqmem.job import tree
 from rqmem.observe.job_lists import Filter, count_matching, each_id
 from rqmem.store import actions, pausing
@@ -114,14 +114,16 @@ class Actor:
         return self.note("retry by filter", Done(text, retried), **about)
 
     def pause(self, queue: str) -> Done:
-        """Let rqmem's workers take no more jobs from a queue."""
+        """Let rqmem's workers take no more jobs from a queue. Raises `ConfigError`: its name is empty."""
+        _check_name(queue)
         text = f"queue {queue} is paused: workers of rqmem take no job from it; a stock 'rq worker' does not know of it"
         if not pausing.pause(self.connection, queue):
             return Done(f"queue {queue} is paused already", 0)
         return self.note("pause", Done(text), queue=queue)
 
     def resume(self, queue: str) -> Done:
-        """Let them take jobs from it again."""
+        """Let them take jobs from it again. Raises `ConfigError` likewise."""
+        _check_name(queue)
         if not pausing.resume(self.connection, queue):
             return Done(f"queue {queue} is not paused", 0)
         return self.note("resume", Done(f"queue {queue} goes on"), queue=queue)
@@ -140,3 +142,8 @@ class Actor:
         action = actions.ActionRecord(what, self.who, self.surface, count=done.count, text=done.text, **about)
         actions.note(self.connection, action)
         return done
+
+
+def _check_name(queue: str) -> None:
+    if not queue.strip():
+        raise ConfigError(f"queue name {queue!r} is empty: give the name of a queue, for example campaigns")

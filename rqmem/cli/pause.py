@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from rqmem.cli.terminal import acting, connected, redis_options, show
-from rqmem.errors import ConfigError
 from rqmem.observe.snapshot import known_queues
 from rqmem.store import pausing
 from rqmem.text import did_you_mean
@@ -20,7 +19,6 @@ def pause(queue: str, url: str | None) -> None:
     Jobs that run go on, and jobs can be enqueued. 'rqmem resume QUEUE' ends it. Workers of rqmem hear of it within a
     second; a stock 'rq worker' does not know of it.
     """
-    _refuse_empty(queue)
     connection, _ = connected(url)
     known = known_queues(connection)
     done = acting(connection).pause(queue)
@@ -35,12 +33,6 @@ def pause(queue: str, url: str | None) -> None:
 @redis_options
 def resume(queue: str, url: str | None) -> None:
     """Let workers take jobs again from a queue that is paused."""
-    _refuse_empty(queue)
     connection, _ = connected(url)
     done, paused = acting(connection).resume(queue), sorted(pausing.paused(connection))
     show(done.text if done.count or not paused else f"{done.text}; paused are: {', '.join(paused)}")
-
-
-def _refuse_empty(queue: str) -> None:
-    if not queue.strip():
-        raise ConfigError(f"queue name {queue!r} is empty: give the name of a queue, for example campaigns")

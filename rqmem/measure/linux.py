@@ -158,7 +158,7 @@ def process_flags() -> list[int]:
     """What prctl(2) and personality(2) can change about this process or thread, in a fixed order."""
     if sys.platform != "linux":
         return []
-    libc, by_pointer = ctypes.CDLL(None), [ctypes.c_int(0) for _ in _ASKED_BY_POINTER]
+    libc, by_pointer = _libc()[0], [ctypes.c_int(0) for _ in _ASKED_BY_POINTER]
     for option, value in zip(_ASKED_BY_POINTER, by_pointer, strict=True):
         libc.prctl(option, ctypes.byref(value), 0, 0, 0)
     asked = [libc.prctl(option, 0, 0, 0, 0) for option in _ASKED]

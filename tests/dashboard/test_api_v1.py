@@ -226,6 +226,11 @@ def test_a_queue_is_paused_and_resumed(connection: Redis, client: FlaskClient) -
     assert [each.what for each in rqmem.api.actions(connection=connection)] == ["resume", "pause"]
 
 
+def test_a_queue_without_a_name_is_not_paused(connection: Redis, client: FlaskClient) -> None:
+    assert "queue name ' ' is empty" in str(post(client, "queues/%20/pause", 400))
+    assert pausing.paused(connection) == set()
+
+
 FORMS = ["/jobs/j1/retry", "/jobs/j1/cancel", "/jobs/retry", "/queues/q/pause", "/queues/q/resume"]
 
 

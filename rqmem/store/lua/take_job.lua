@@ -1,7 +1,7 @@
 -- needs lease_common
 -- Take one job from the front of the first of these queues that has one, as RQ's `dequeue_any`: ids whose job is gone
 -- are dropped. So is what is no job of RQ: without a call, of another type, or with an id that RQ does not take; it is
--- returned without fields, for the log. Some ids are to be left where they are: those that wait for room, which are near the front.
+-- returned without fields, for the log. Ids that wait for room, which are near the front, are left where they are.
 -- With an execution, a job that is queued as usual is claimed and started at once. Repeated with the same execution, the
 -- answer is the same job: the first one may have been lost. Any other id goes to RQ's intermediate queue, so that it is
 -- not lost if its worker dies.
